@@ -1,0 +1,4 @@
+// Package depot is where mail waits: for a time, for a hop or route to come back, for a person. It is a view of
+// the log (package spool), held in memory by the shard's owner and stored, last value per message, in the stream
+// DEPOT_<instance> so that the log's floor can pass messages that wait.
+package depot
