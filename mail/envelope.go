@@ -1,6 +1,9 @@
 package mail
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // RecipientID names a recipient within its message. It stays when the address is rewritten, and is never reused.
 type RecipientID string
@@ -77,4 +80,38 @@ func (e *Envelope) Clone() Envelope {
 	c := *e
 	c.Recipients = slices.Clone(e.Recipients)
 	return c
+}
+
+// Apply gives the envelope with the envelope edits; the splices are not looked at. It is an error to rewrite a
+// recipient that the envelope does not have, to give an address that is none, or one that needs SMTPUTF8 (RFC 6531)
+// when the message came without.
+func (e *Envelope) Apply(edits Edits) (Envelope, error) {
+	edits.Splices = nil
+	if err := edits.Validate(0); err != nil {
+		return Envelope{}, fmt.Errorf("apply envelope edits: %w", err)
+	}
+	c := e.Clone()
+	usable := func(a Address) error {
+		if !e.SMTPUTF8 && !a.IsASCII() {
+			return fmt.Errorf("apply envelope edits: %q needs SMTPUTF8, and the message came without", a)
+		}
+		return nil
+	}
+	if edits.ReversePath != nil {
+		if err := usable(*edits.ReversePath); err != nil {
+			return Envelope{}, err
+		}
+		c.ReversePath = *edits.ReversePath
+	}
+	for _, w := range edits.Rewrites {
+		i := slices.IndexFunc(c.Recipients, func(r Recipient) bool { return r.ID == w.Recipient })
+		if i < 0 {
+			return Envelope{}, fmt.Errorf("apply envelope edits: there is no recipient %q", w.Recipient)
+		}
+		if err := usable(w.To); err != nil {
+			return Envelope{}, err
+		}
+		c.Recipients[i].Address = w.To
+	}
+	return c, nil
 }

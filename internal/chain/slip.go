@@ -55,4 +55,3 @@ type Parcel struct {
 	mail.Message
 	Slip Slip
 }
-

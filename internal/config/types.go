@@ -28,6 +28,10 @@ type Config struct {
 	Dir string
 	// Revision is the SHA-256 (hex) of the file's bytes.
 	Revision string
+	// Watch: a changed file is picked up while the services run (reload: watch).
+	Watch bool
+	// Warnings are what is allowed but worth a line in the log at start.
+	Warnings Errors
 }
 
 // NATS says where the log is kept in separate processes; under `up` it is embedded and this is ignored.

@@ -2,6 +2,21 @@ module github.com/stagecoachmail/stagecoach/services/signer
 
 go 1.26.0
 
-require github.com/stagecoachmail/stagecoach v0.0.0
+require (
+	github.com/emersion/go-msgauth v0.7.0
+	github.com/goccy/go-yaml v1.19.2
+	github.com/stagecoachmail/stagecoach v0.0.0
+	golang.org/x/net v0.60.0
+)
+
+require (
+	go.uber.org/goleak v1.3.0 // indirect
+	golang.org/x/crypto v0.57.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/grpc v1.85.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
 
 replace github.com/stagecoachmail/stagecoach => ../..

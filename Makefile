@@ -1,0 +1,31 @@
+# Eight targets; `check` is what CI runs. Only Go is needed for all but `interop` and `faults`.
+MODULES := . services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
+TOOL    := GOWORK=off go -C tools tool
+FUZZTIME ?= 10s
+
+.PHONY: build test race fuzz lint gen faults check
+
+build: ## every module by itself, as an image builds it
+	@for m in $(MODULES); do echo "build $$m"; GOWORK=off CGO_ENABLED=0 go -C $$m build ./... || exit 1; done
+
+test:
+	go test work
+
+race: ## the packages in which goroutines meet
+	go test -race -short work
+
+fuzz: ## each fuzz target for FUZZTIME
+	./tools/fuzz $(FUZZTIME)
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { echo "gofmt -w these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet work
+	./tools/lint $(MODULES)
+
+gen: ## generated code, after a change of proto/
+	./tools/gen
+
+faults: ## kills, pauses and cuts under load; a few minutes
+	go test -count=1 -tags faults -timeout 20m ./test/faults/...
+
+check: test race lint build

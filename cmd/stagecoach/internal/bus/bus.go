@@ -1,0 +1,164 @@
+// Package bus is the embedded NATS server: under `up` inside the process, under `stagecoach nats` on a port.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// maxPayload is the largest record in bytes: an accepted entry is at most 2 MB, a chunk 1 MiB.
+	maxPayload = 8 << 20
+	// startWait is how long the server may take to read its streams at start.
+	startWait = 2 * time.Minute
+)
+
+// Options of the server.
+type Options struct {
+	// Dir is the folder of the streams.
+	Dir string
+	// Listen is the host:port for clients; empty: only this process can connect.
+	Listen string
+	// Monitor is the host:port of the HTTP monitor; empty: none.
+	Monitor string
+	// ConfigFile is a NATS server configuration file (users, TLS, cluster); it may not switch off what durability
+	// needs. Empty: none.
+	ConfigFile string
+	Logger     *slog.Logger
+}
+
+// Server is a running NATS server that acknowledges only what is on stable storage.
+type Server struct {
+	ns  *server.Server
+	dir string
+	log *slog.Logger
+}
+
+// Start starts the server and waits until it serves.
+func Start(o Options) (*Server, error) {
+	so := &server.Options{ServerName: "stagecoach"}
+	if o.ConfigFile != "" {
+		var err error
+		if so, err = server.ProcessConfigFile(o.ConfigFile); err != nil {
+			return nil, fmt.Errorf("nats: %w", err)
+		}
+	}
+	if so.StoreDir == "" {
+		so.StoreDir = o.Dir
+	}
+	so.JetStream = true
+	so.SyncAlways = true
+	so.NoSigs = true
+	so.MaxPayload = maxPayload
+	so.MaxPending = 256 << 20
+	so.DontListen = o.Listen == "" && o.ConfigFile == ""
+	if o.Listen != "" {
+		if err := address(o.Listen, &so.Host, &so.Port); err != nil {
+			return nil, err
+		}
+	}
+	if o.Monitor != "" {
+		if err := address(o.Monitor, &so.HTTPHost, &so.HTTPPort); err != nil {
+			return nil, err
+		}
+	}
+	if err := absolute(&so.StoreDir); err != nil {
+		return nil, err
+	}
+	ns, err := server.NewServer(so)
+	if err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	ns.SetLoggerV2(&logger{o.Logger}, false, false, false)
+	go ns.Start()
+	if !ns.ReadyForConnections(startWait) {
+		ns.Shutdown()
+		return nil, errors.New("nats: the server did not get ready")
+	}
+	return &Server{ns: ns, dir: so.StoreDir, log: o.Logger}, nil
+}
+
+// address puts "host:port" into a server's option; port 0 is any free one.
+func address(s string, host *string, port *int) error {
+	h, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("nats: address: %w", err)
+	}
+	n, err := strconv.Atoi(p)
+	if err != nil {
+		return fmt.Errorf("nats: address %q: %w", s, err)
+	}
+	if n == 0 {
+		n = server.RANDOM_PORT
+	}
+	*host, *port = h, n
+	return nil
+}
+
+func absolute(dir *string) error {
+	abs, err := filepath.Abs(*dir)
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	*dir = abs
+	return nil
+}
+
+// URL is the client address of a listening server.
+func (s *Server) URL() string { return s.ns.ClientURL() }
+
+// Connect makes a connection within this process.
+func (s *Server) Connect(name string) (*nats.Conn, error) {
+	nc, err := nats.Connect("", nats.InProcessServer(s.ns), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
+	if err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	return nc, nil
+}
+
+// FreeSpace is the free disk space under the streams, in bytes.
+func (s *Server) FreeSpace() (uint64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &st); err != nil {
+		return 0, fmt.Errorf("nats: %w", err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+// Done waits until ctx ends or the server has stopped by itself.
+func (s *Server) Done(ctx context.Context) error {
+	stopped := make(chan struct{})
+	go func() { s.ns.WaitForShutdown(); close(stopped) }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-stopped:
+		return errors.New("nats: the server stopped")
+	}
+}
+
+// Stop stops the server; what was acknowledged is on disk already.
+func (s *Server) Stop() {
+	s.ns.Shutdown()
+	s.ns.WaitForShutdown()
+}
+
+// logger brings the server's log into ours.
+type logger struct{ log *slog.Logger }
+
+func (l *logger) Noticef(f string, a ...any) { l.log.Debug("nats: " + fmt.Sprintf(f, a...)) }
+func (l *logger) Warnf(f string, a ...any)   { l.log.Warn("nats: " + fmt.Sprintf(f, a...)) }
+func (l *logger) Errorf(f string, a ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, a...)) }
+func (l *logger) Fatalf(f string, a ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, a...)) }
+func (l *logger) Debugf(f string, a ...any)  { l.log.Debug("nats: " + fmt.Sprintf(f, a...)) }
+func (l *logger) Tracef(string, ...any)      {}

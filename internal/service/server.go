@@ -1,0 +1,109 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+const (
+	// maxRecv bounds one gRPC message: a Begin is at most 4 MB, a frame 256 KiB.
+	maxRecv    = 5 << 20
+	streamWin  = 512 << 10
+	connWin    = 8 << 20
+	headerList = 16 << 10
+)
+
+// Server is a gRPC server with health and reflection.
+type Server struct {
+	*grpc.Server
+	Health   *health.Server
+	listener net.Listener
+	log      *slog.Logger
+}
+
+// Listen opens the port of address ("host:port", or "unix:/path"). With pki, callers must bear one of the given
+// names; without, only this machine can call.
+func Listen(address string, pki *PKI, callers []string, log *slog.Logger) (*Server, error) {
+	if pki == nil && !local(address) {
+		return nil, fmt.Errorf("listen on %s: %w", address, errExposed)
+	}
+	l, err := listen(address, pki != nil)
+	if err != nil {
+		return nil, err
+	}
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRecv), grpc.MaxConcurrentStreams(1024), grpc.InitialWindowSize(streamWin), grpc.InitialConnWindowSize(connWin),
+		grpc.MaxHeaderListSize(headerList), grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		// A connection ends now and then, so that callers learn of new addresses behind a name; its calls finish.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 3 * time.Second, Timeout: 2 * time.Second, MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: time.Hour}),
+	}
+	if pki != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(pki.server(callers))))
+	}
+	s := &Server{Server: grpc.NewServer(opts...), Health: health.NewServer(), listener: l, log: log}
+	healthv1.RegisterHealthServer(s.Server, s.Health)
+	reflection.Register(s.Server)
+	return s, nil
+}
+
+// listen opens address. Its host is how others reach the service; when that name is not an address of this machine
+// (a container behind a name), the port is opened on every interface, which only mutual TLS makes safe.
+func listen(address string, guarded bool) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			return nil, err
+		}
+		return net.Listen("unix", path)
+	}
+	l, err := net.Listen("tcp", address)
+	if err == nil || !guarded {
+		return l, err
+	}
+	_, port, splitErr := net.SplitHostPort(address)
+	if splitErr != nil {
+		return nil, err
+	}
+	return net.Listen("tcp", net.JoinHostPort("", port))
+}
+
+// Addr is the address that was opened.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends; then it lets running calls finish for up to grace, and cuts the rest.
+func (s *Server) Run(ctx context.Context, grace time.Duration) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(s.listener) }()
+	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	s.Health.Shutdown()
+	done := make(chan struct{})
+	go func() { s.GracefulStop(); close(done) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		s.log.Warn("calls still running at the end of the grace period are cut", "grace", grace)
+		s.Stop()
+		<-done
+	}
+	<-failed
+	return nil
+}

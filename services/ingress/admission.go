@@ -1,0 +1,62 @@
+package ingress
+
+import (
+	"sync"
+
+	"github.com/stagecoachmail/stagecoach/mail"
+)
+
+// minMessages is how many messages of the largest size fit under way at once, however small the budget.
+const minMessages = 2
+
+// errNoRoom is what a session hears before its 354 when too much is under way.
+var errNoRoom = &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "too much mail is under way, try again later"}
+
+// admission bounds the bytes of messages under way. A session reserves what it may need before 354; after that it
+// waits for nobody. Strangers get at most half, so that a flood from outside does not stop the company's own mail.
+type admission struct {
+	mu                sync.Mutex
+	limit             int64
+	total, byStranger int64
+}
+
+// grant is what one message has reserved.
+type grant struct {
+	a        *admission
+	bytes    int64
+	stranger bool
+}
+
+func (a *admission) setLimit(limit, largest int64) {
+	a.mu.Lock()
+	a.limit = max(limit, minMessages*largest)
+	a.mu.Unlock()
+}
+
+// reserve takes room for a message; nil if there is none.
+func (a *admission) reserve(bytes int64, stranger bool) *grant {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.total+bytes > a.limit || stranger && a.byStranger+bytes > a.limit/2 {
+		return nil
+	}
+	a.total += bytes
+	if stranger {
+		a.byStranger += bytes
+	}
+	return &grant{a: a, bytes: bytes, stranger: stranger}
+}
+
+// shrink gives back what the message turned out not to need; shrink(0) gives everything back.
+func (g *grant) shrink(to int64) {
+	g.a.mu.Lock()
+	defer g.a.mu.Unlock()
+	if to >= g.bytes {
+		return
+	}
+	g.a.total -= g.bytes - to
+	if g.stranger {
+		g.a.byStranger -= g.bytes - to
+	}
+	g.bytes = to
+}

@@ -1,0 +1,138 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/mail"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/dispatch"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/smtpd"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+)
+
+// intake takes messages from SMTP sessions into the log.
+type intake struct {
+	in *Ingress
+}
+
+var _ smtpd.Intake = (*intake)(nil)
+
+// Admit implements smtpd.Intake.
+func (k *intake) Admit(context.Context, mail.Origin) error {
+	sh := k.in.shard()
+	if sh == nil {
+		return downReply(spool.ErrDown)
+	}
+	if err := sh.log.Ready(); err != nil {
+		return downReply(err)
+	}
+	return nil
+}
+
+// downReply is what the client hears of trouble with the log.
+func downReply(err error) *mail.Reply {
+	if errors.Is(err, spool.ErrFull) {
+		return &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage", Private: err.Error()}
+	}
+	return &mail.Reply{Code: 451, Enhanced: "4.3.0", Text: "mail cannot be accepted now, try again later", Private: err.Error()}
+}
+
+// Begin implements smtpd.Intake.
+func (k *intake) Begin(ctx context.Context, env *mail.Envelope, starts map[string][]mail.RecipientID, size int64) (smtpd.Reception, error) {
+	sh := k.in.shard()
+	if sh == nil {
+		return nil, downReply(spool.ErrDown)
+	}
+	g := k.in.admission.reserve(size, !env.Origin.Trusted())
+	if g == nil {
+		return nil, errNoRoom
+	}
+	now := k.in.now()
+	id := mail.NewID(now)
+	cfg := k.in.policy.View().Config()
+	return &reception{shard: sh, cfg: cfg, grant: g, id: id, received: now, env: env, starts: starts,
+		content: mail.NewBuilder(cfg.TempDir), body: sh.log.NewBody(ctx, id)}, nil
+}
+
+// reception is one message on its way in: its bytes go to the log and to a Content for its first run.
+type reception struct {
+	shard    *shard
+	cfg      *config.Config
+	grant    *grant
+	id       string
+	received time.Time
+	env      *mail.Envelope
+	starts   map[string][]mail.RecipientID
+	content  *mail.Builder
+	body     *spool.BodyWriter
+}
+
+func (r *reception) ID() string { return r.id }
+
+func (r *reception) Write(p []byte) (int, error) {
+	if _, err := r.content.Write(p); err != nil {
+		return 0, &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage", Private: err.Error()}
+	}
+	n, err := r.body.Write(p)
+	if err != nil {
+		return n, downReply(err)
+	}
+	return n, nil
+}
+
+func (r *reception) Abort() {
+	r.body.Abort()
+	r.content.Discard()
+	r.grant.shrink(0)
+}
+
+// Commit judges by the inline stages, makes the message durable, and lets it run.
+func (r *reception) Commit(ctx context.Context) (string, error) {
+	content, err := r.content.Content()
+	if err != nil {
+		r.Abort()
+		return "", &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage", Private: err.Error()}
+	}
+	defer content.Release()
+	r.grant.shrink(content.Size())
+	a := &spool.Accepted{ID: r.id, Received: r.received, Envelope: *r.env}
+	judged, reply := r.judge(ctx, content)
+	if reply != nil {
+		r.Abort()
+		return "", reply
+	}
+	if judged != nil {
+		a.Starts = judged.Starts(r.starts)
+	} else {
+		for name, ids := range r.starts {
+			a.Starts = append(a.Starts, spool.Start{Chain: name, Recipients: ids})
+		}
+	}
+	if a.Body, err = r.body.Finish(); err != nil {
+		r.grant.shrink(0)
+		return "", downReply(err)
+	}
+	if err := r.shard.dispatcher.Accept(ctx, a, content, judged, func() { r.grant.shrink(0) }); err != nil {
+		r.grant.shrink(0) // of what may be stored the shard takes care
+		return "", downReply(err)
+	}
+	return r.id, nil
+}
+
+// judge runs the inline stages, which are the same for every chain of the transaction; nil if there are none.
+func (r *reception) judge(ctx context.Context, content mail.Content) (*dispatch.Inline, *mail.Reply) {
+	for name := range r.starts {
+		c := r.cfg.ChainNamed(name)
+		if c == nil || c.InlinePrefix() == 0 {
+			return nil, nil
+		}
+		m := &mail.Message{ID: r.id, Attempt: 1, Received: r.received, Envelope: *r.env, Content: content}
+		for _, to := range r.env.Recipients {
+			m.Pending = append(m.Pending, to.ID)
+		}
+		return r.shard.dispatcher.Judge(ctx, r.cfg, c, m)
+	}
+	return nil, nil
+}

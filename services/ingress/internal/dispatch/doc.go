@@ -1,0 +1,17 @@
+// Package dispatch is hop zero of every chain: it takes an accepted message, runs it along its chains, settles each
+// recipient as its fate arrives, and wakes what waits.
+//
+// A run is one Relay of some recipients of a message along one slip. It is made from the configuration that is
+// current when the run starts: what the message has behind it (the hops done) is kept as far as it equals the head
+// of the chain, and run again from the first difference.
+//
+//	delivered, discarded            -> ended
+//	rejected                        -> a DSN to a trusted sender; else dead (a stranger), or discarded (null sender)
+//	deferred by a recipient or host -> retry, by the schedule; after five days as rejected
+//	deferred or refused by a hop or route -> park: a failure of ours never becomes a bounce
+//	unknown                         -> retry; if leave for the final dot was given, no sooner than 15 s after it
+//	quarantined                     -> held for a person
+//
+// A hop or route that is down has a gate: what needs it is parked at once, one message probes it, and the rest
+// follows when it is well. After a break, the messages that were at the hop are tried one at a time.
+package dispatch

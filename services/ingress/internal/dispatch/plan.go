@@ -1,0 +1,49 @@
+package dispatch
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/mail"
+	"github.com/stagecoachmail/stagecoach/stage"
+)
+
+// rest returns what of the chain is still to be run by a message that has done behind it, and how many of the hops
+// done hold: those that equal the head of the chain. At the first difference, and at the first whose edits were
+// too large to keep, the rest of them is dropped and run again.
+func rest(cfg *config.Config, c *config.Chain, done []chain.Report, released []string) (chain.Slip, int) {
+	slip := cfg.Slip(c)
+	kept := 0
+	for kept < len(done) && kept < len(slip.Hops) && holds(done[kept], slip.Hops[kept]) {
+		kept++
+	}
+	slip.Hops = slices.Clone(slip.Hops[kept:])
+	for i := range slip.Hops {
+		slip.Hops[i].Released = slices.Contains(released, slip.Hops[i].Instance)
+	}
+	return slip, kept
+}
+
+func holds(r chain.Report, h chain.Hop) bool {
+	if r.Instance != h.Instance || r.Hash != h.Hash || r.EditsOmitted {
+		return false
+	}
+	return r.Outcome == chain.Skipped || r.Outcome == chain.ByVerdict && r.Verdict == stage.KindContinue
+}
+
+// replay makes the message that m is after the hops done. The result's content is retained; the caller releases it.
+func replay(m mail.Message, done []chain.Report) (mail.Message, error) {
+	m.Content.Retain()
+	for _, r := range done {
+		next, err := chain.ApplyTo(&m, r.Edits)
+		if err != nil {
+			m.Content.Release()
+			return mail.Message{}, fmt.Errorf("edits of %s: %w", r.Instance, err)
+		}
+		m.Content.Release()
+		m = next
+	}
+	return m, nil
+}

@@ -1,0 +1,233 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/mail"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+	"github.com/stagecoachmail/stagecoach/stage"
+)
+
+const (
+	// gather is how long fates are gathered into one settlement: one log entry, one DSN.
+	gather = 5 * time.Millisecond
+	// deliveryTime is what the end of a slip may take beyond the timeouts of its stages: a direct delivery with the
+	// deadlines of RFC 5321, section 4.5.3.2, over several hosts.
+	deliveryTime = 40 * time.Minute
+)
+
+var errNoLeave = errors.New("no leave for the final dot: the lease is not certain, or the run is ending")
+
+// job is some recipients of one message that are to be run along one chain.
+type job struct {
+	// message is the original; its content is retained for the job.
+	message mail.Message
+	group   spool.Wait
+	// inline is what stages said before the 250, to be carried out first; or nil.
+	inline *Inline
+	// probe is the gate that this job probes, if any.
+	probe *key
+	// ended is called when the run is over.
+	ended func()
+}
+
+// run is a job under way, and the Sink of its Relay.
+type run struct {
+	d        *Dispatcher
+	job      *job
+	slip     chain.Slip
+	received time.Time
+
+	mu       sync.Mutex
+	done     map[mail.RecipientID][]chain.Report
+	went     map[mail.RecipientID]time.Time // when leave for a final dot was given
+	fresh    []chain.Fate                   // not settled yet
+	open     map[mail.RecipientID]bool      // without fate
+	blocked  bool                           // some fate said that the probed gate is still down
+	reports  []chain.Report
+	arrived  chan struct{}
+	finished chan struct{}
+}
+
+// carry runs the job's parcel and settles its recipients; it returns when all are settled, or when the log is lost.
+func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip chain.Slip, kept []chain.Report) *run {
+	r := &run{d: d, job: j, slip: slip, received: j.message.Received, done: map[mail.RecipientID][]chain.Report{}, went: map[mail.RecipientID]time.Time{},
+		open: map[mail.RecipientID]bool{}, arrived: make(chan struct{}, 1), finished: make(chan struct{})}
+	for _, id := range j.group.Recipients {
+		r.done[id] = slices.Clip(kept)
+		r.open[id] = true
+	}
+	limit := deliveryTime
+	for _, h := range slip.Hops {
+		limit += h.Timeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	m.Pending = j.group.Recipients
+	m.Attempt = j.group.Attempts + 1
+	go func() {
+		defer close(r.finished)
+		d.o.Runner.Run(ctx, &chain.Parcel{Message: m, Slip: slip}, r)
+	}()
+	r.settle()
+	return r
+}
+
+// settle writes fates to the log as they arrive, until all have.
+func (r *run) settle() {
+	openAfter := time.NewTimer(r.d.o.OpenAfter)
+	defer openAfter.Stop()
+	for over := false; !over; {
+		select {
+		case <-r.finished:
+			over = true
+		case <-r.arrived:
+			select { // the other recipients of the same transaction come right behind
+			case <-r.finished:
+				over = true
+			case <-time.After(gather):
+			}
+		case <-openAfter.C:
+			r.markOpen()
+		}
+		r.mu.Lock()
+		fresh := r.fresh
+		r.fresh = nil
+		r.mu.Unlock()
+		if len(fresh) > 0 {
+			r.d.settle(r, fresh)
+		}
+	}
+}
+
+// markOpen settles what has no fate yet as waiting, while its Relay goes on.
+func (r *run) markOpen() {
+	r.mu.Lock()
+	var left []mail.RecipientID
+	for _, id := range r.job.group.Recipients {
+		if r.open[id] {
+			left = append(left, id)
+		}
+	}
+	r.mu.Unlock()
+	if len(left) == 0 {
+		return
+	}
+	s := &spool.Settled{ID: r.job.message.ID, Revision: r.slip.Revision}
+	for _, g := range r.byDone(left) {
+		w := r.wait(g, chain.Fate{Kind: chain.Unknown, Concern: chain.AboutRoute, About: r.slip.Route.Name, Reason: "under way"})
+		w.Room, w.Open, w.Next = spool.Retry, true, r.d.o.Now()
+		s.Waits = append(s.Waits, w)
+	}
+	r.d.write(s)
+}
+
+// wait is the group of recipients that waits after fate f, without room and time.
+func (r *run) wait(to []mail.RecipientID, f chain.Fate) spool.Wait {
+	f.Recipient = ""
+	g := r.job.group
+	w := spool.Wait{Recipients: to, Chain: r.slip.Chain, Attempts: g.Attempts, Since: g.Since, Last: f, Released: g.Released}
+	if w.Since.IsZero() {
+		w.Since = r.d.o.Now()
+	}
+	r.mu.Lock()
+	w.Done = slices.Clone(r.done[to[0]])
+	r.mu.Unlock()
+	for i := range w.Done {
+		w.Done[i].Recipients = nil // the group says whose they are
+	}
+	return w
+}
+
+// byDone groups recipients that have the same hops behind them.
+func (r *run) byDone(to []mail.RecipientID) [][]mail.RecipientID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out [][]mail.RecipientID
+next:
+	for _, id := range to {
+		for i := range out {
+			if sameHops(r.done[out[i][0]], r.done[id]) {
+				out[i] = append(out[i], id)
+				continue next
+			}
+		}
+		out = append(out, []mail.RecipientID{id})
+	}
+	return out
+}
+
+// sameHops compares by identity: recipients of one branch share their reports.
+func sameHops(a, b []chain.Report) bool {
+	return slices.EqualFunc(a, b, func(x, y chain.Report) bool {
+		return x.Instance == y.Instance && x.Hash == y.Hash && slices.Equal(x.Recipients, y.Recipients)
+	})
+}
+
+// Report implements chain.Sink.
+func (r *run) Report(rep chain.Report) {
+	k := key{chain.AboutHop, rep.Instance}
+	switch rep.Outcome {
+	case chain.ByVerdict:
+		r.d.gates.passed(k, r.job.message.ID)
+	case chain.Failed, chain.Skipped:
+		r.d.o.Logger.Warn("hop failed", "id", r.job.message.ID, "stage", rep.Instance, "outcome", string(rep.Outcome), "reason", rep.Reason)
+	}
+	i := slices.IndexFunc(r.slip.Hops, func(h chain.Hop) bool { return h.Instance == rep.Instance })
+	if i >= 0 && r.slip.Hops[i].Shadow { // what a shadow would have done is not done
+		rep.Outcome, rep.Edits, rep.EditsOmitted = chain.Skipped, mail.Edits{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reports = append(r.reports, rep)
+	if rep.Outcome == chain.Failed || rep.Outcome == chain.ByVerdict && rep.Verdict != stage.KindContinue {
+		return
+	}
+	for _, id := range rep.Recipients {
+		r.done[id] = append(slices.Clip(r.done[id]), rep)
+	}
+}
+
+// Fate implements chain.Sink.
+func (r *run) Fate(f chain.Fate) {
+	r.mu.Lock()
+	delete(r.open, f.Recipient)
+	r.fresh = append(r.fresh, f)
+	r.mu.Unlock()
+	select {
+	case r.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// Ready implements chain.Sink: leave is given only while the lease is certain.
+func (r *run) Ready(ctx context.Context, to []mail.RecipientID) error {
+	if ctx.Err() != nil || !r.d.mayGo() {
+		return errNoLeave
+	}
+	now := r.d.o.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range to {
+		r.went[id] = now
+	}
+	return nil
+}
+
+// notBefore is when recipients whose outcome is unknown may be tried again.
+func (r *run) notBefore(to []mail.RecipientID) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var at time.Time
+	for _, id := range to {
+		if t, ok := r.went[id]; ok && t.Add(r.d.o.UnknownDelay).After(at) {
+			at = t.Add(r.d.o.UnknownDelay)
+		}
+	}
+	return at
+}

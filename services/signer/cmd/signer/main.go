@@ -1,0 +1,9 @@
+// Command signer serves the stage type signer.
+package main
+
+import (
+	"github.com/stagecoachmail/stagecoach/services/signer"
+	"github.com/stagecoachmail/stagecoach/stage/serve"
+)
+
+func main() { serve.Main(signer.Factory()) }

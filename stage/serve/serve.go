@@ -1,0 +1,154 @@
+// Package serve turns a stage.Factory into a program:
+//
+//	func main() { serve.Main(footer.Factory()) }
+//
+// The program reads the installation's configuration file, runs every instance of its type that stands there, and
+// serves them over gRPC: RelayService, by which messages go from stage to stage, and StageService.
+package serve
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/service"
+	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
+	stagev1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/stage/v1"
+	"github.com/stagecoachmail/stagecoach/stage"
+)
+
+// retain is how long a replaced configuration stays after the last call that named it: a message under way may
+// still come by with its old slip.
+const retain = time.Hour
+
+// grace is how long running calls may go on after a stop was asked for.
+const grace = 30 * time.Second
+
+// Options are what a program gives to Run.
+type Options struct {
+	// ConfigFile is the path of the configuration file.
+	ConfigFile string
+	// Listen is the address to serve on; empty: that of the instances in the configuration.
+	Listen string
+	Logger *slog.Logger
+}
+
+// Main is the whole main function of a stage's program. It takes -config (default stagecoach.yaml) and
+// -listen, stops in good
+// order at SIGINT or SIGTERM, and exits with 1 on an error.
+func Main(f stage.Factory) {
+	file := flag.String("config", "stagecoach.yaml", "configuration `file`")
+	listen := flag.String("listen", "", "`address` to serve on, if the stages of this type have several")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("service", f.Type)
+	if err := Run(ctx, f, Options{ConfigFile: *file, Listen: *listen, Logger: log}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// Run serves the instances of f's type until ctx ends. A new revision of the file is taken up live; a bad one
+// changes nothing and is logged.
+func Run(ctx context.Context, f stage.Factory, o Options) error {
+	reading := config.Options{Service: f.Type, Factories: []stage.Factory{f}}
+	cfg, err := reading.Load(o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	address, err := addressOf(cfg, f.Type, o.Listen)
+	if err != nil {
+		return err
+	}
+	var pki *service.PKI
+	if cfg.PKI != nil {
+		if pki, err = service.OpenPKI(cfg.PKI.Directory, f.Type); err != nil {
+			return err
+		}
+	}
+	stages := chain.NewStages(retain, o.Logger, time.Now)
+	defer stages.Close()
+	apply := func(c *config.Config) error {
+		stages.SetForeign(c.TraitsByType())
+		return stages.Replace(Instances(c, f, o.Logger))
+	}
+	if err := apply(cfg); err != nil {
+		return err
+	}
+	conns := service.NewConnections(pki)
+	defer conns.Close()
+	runner := &chain.Runner{Stages: stages, Network: &chain.GRPC{Conn: conns.Conn, Traits: stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now}
+	// Any stage may be the one before this one.
+	server, err := service.Listen(address, pki, append(cfg.StageIdentities(), "ingress", "admin"), o.Logger)
+	if err != nil {
+		return err
+	}
+	Register(server.Server, runner, f, cfg.TempDir)
+	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
+		if a, err := addressOf(c, f.Type, o.Listen); err != nil || a != address {
+			return errors.Join(err, fmt.Errorf("the address of a running service does not change from %s to %s: restart it", address, a))
+		}
+		return apply(c)
+	})
+	defer watch.Close()
+	o.Logger.Info("serving", "address", server.Addr().String(), "revision", cfg.Revision)
+	return server.Run(ctx, grace)
+}
+
+// Register adds the services of a stage to a gRPC server.
+func Register(s grpc.ServiceRegistrar, r *chain.Runner, f stage.Factory, tempDir string) {
+	relayv1.RegisterRelayServiceServer(s, &chain.RelayServer{Runner: r, TempDir: tempDir})
+	stagev1.RegisterStageServiceServer(s, &chain.StageServer{Runner: r, Type: f.Type, Traits: f.Traits, Version: service.Version(), TempDir: tempDir})
+}
+
+// Instances are the configured stages of f's type, ready for a chain.Stages.
+func Instances(c *config.Config, f stage.Factory, log *slog.Logger) []chain.Instance {
+	var out []chain.Instance
+	for _, s := range c.Stages {
+		if s.Type != f.Type {
+			continue
+		}
+		settings := stage.Settings{Instance: s.Name, Hostname: c.Hostname, Logger: log.With("stage", s.Name), ConfigDir: c.Dir, DataDir: c.DataDir, TempDir: c.TempDir, Now: time.Now}
+		out = append(out, chain.Instance{Name: s.Name, Hash: s.Hash, Type: s.Type, Traits: f.Traits, New: func() (stage.Stage, error) {
+			st, err := f.New(settings, s.Decoded)
+			if err != nil {
+				return nil, fmt.Errorf("stage %s: %w", s.Name, err)
+			}
+			return st, nil
+		}})
+	}
+	return out
+}
+
+// addressOf finds where the service of a type listens: the address of its instances, or, if they have several, the
+// one that was asked for.
+func addressOf(c *config.Config, typ, asked string) (string, error) {
+	if asked != "" {
+		return asked, nil
+	}
+	address := ""
+	for _, s := range c.Stages {
+		switch {
+		case s.Type != typ || s.Address == address:
+		case address != "":
+			return "", fmt.Errorf("stages of type %s have several addresses (%s, %s): say with -listen which one is served here", typ, address, s.Address)
+		default:
+			address = s.Address
+		}
+	}
+	if address == "" {
+		return "", fmt.Errorf("no stage of type %s with an address stands in the configuration", typ)
+	}
+	return address, nil
+}
