@@ -3,23 +3,32 @@ module github.com/stagecoachmail/stagecoach/test
 go 1.26.0
 
 require (
+	github.com/emersion/go-msgauth v0.7.0
+	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6
+	github.com/emersion/go-smtp v0.25.1
 	github.com/stagecoachmail/stagecoach v0.0.0
-	github.com/stagecoachmail/stagecoach/services/ingress v0.0.0
-	github.com/stagecoachmail/stagecoach/services/antivirus v0.0.0
-	github.com/stagecoachmail/stagecoach/services/disclaimer v0.0.0
 	github.com/stagecoachmail/stagecoach/services/archive v0.0.0
 	github.com/stagecoachmail/stagecoach/services/signer v0.0.0
-	github.com/stagecoachmail/stagecoach/services/egress v0.0.0
-	github.com/stagecoachmail/stagecoach/cmd/stagecoach v0.0.0
+	google.golang.org/grpc v1.85.0
+)
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace (
 	github.com/stagecoachmail/stagecoach => ..
-	github.com/stagecoachmail/stagecoach/services/ingress => ../services/ingress
-	github.com/stagecoachmail/stagecoach/services/antivirus => ../services/antivirus
-	github.com/stagecoachmail/stagecoach/services/disclaimer => ../services/disclaimer
-	github.com/stagecoachmail/stagecoach/services/archive => ../services/archive
-	github.com/stagecoachmail/stagecoach/services/signer => ../services/signer
-	github.com/stagecoachmail/stagecoach/services/egress => ../services/egress
 	github.com/stagecoachmail/stagecoach/cmd/stagecoach => ../cmd/stagecoach
+	github.com/stagecoachmail/stagecoach/services/antivirus => ../services/antivirus
+	github.com/stagecoachmail/stagecoach/services/archive => ../services/archive
+	github.com/stagecoachmail/stagecoach/services/disclaimer => ../services/disclaimer
+	github.com/stagecoachmail/stagecoach/services/egress => ../services/egress
+	github.com/stagecoachmail/stagecoach/services/ingress => ../services/ingress
+	github.com/stagecoachmail/stagecoach/services/signer => ../services/signer
 )

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stagecoachmail/stagecoach/cmd/stagecoach/internal/bus"
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
+	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
 	"github.com/stagecoachmail/stagecoach/services/egress"
 	"github.com/stagecoachmail/stagecoach/services/ingress"
 	"github.com/stagecoachmail/stagecoach/stage/serve"
@@ -120,8 +122,16 @@ func up(ctx context.Context, o upOptions, log *slog.Logger) (err error) {
 		})
 		defer watch.Close()
 	}
+	local, err := service.Listen("unix:"+filepath.Join(cfg.DataDir, "ingress.sock"), nil, nil, log)
+	if err != nil {
+		return err
+	}
+	ingressv1.RegisterWaitingServiceServer(local.Server, in.Waiting())
 	log.Info("up", "hostname", cfg.Hostname, "data", cfg.DataDir, "revision", cfg.Revision, "held", o.hold)
-	return in.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return in.Run(ctx) })
+	group.Go(func() error { return local.Run(ctx, closeGrace) })
+	return group.Wait()
 }
 
 // loadUp reads the configuration file, or the built-in one if there is none.

@@ -191,7 +191,7 @@ func TestFull(t *testing.T) {
 		t.Errorf("domain: %+v", d)
 	}
 	f, ok := c.StageNamed("footer-de").Decoded.(footer)
-	if want := "Diese Nachricht kam über {{.Hostname}}.\n-- Grüße\n"; !ok || f.Text != want || f.Ratio != 0.5 {
+	if want := "Grüße von {{.Sender}} über uns.\n-- Ende\n"; !ok || f.Text != want || f.Ratio != 0.5 {
 		t.Errorf("decoded: %+v", f)
 	}
 	tagger := c.StageNamed("tagger")

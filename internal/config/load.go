@@ -136,7 +136,7 @@ func (b *builder) build(d *decoder) {
 
 // wants says that the files of a service must be there.
 func (b *builder) wants(service string) bool {
-	return b.o.Service != "" || b.o.Service == service
+	return b.o.Service == "" || b.o.Service == service
 }
 
 func (b *builder) factory(typ string) (stage.Factory, bool) {

@@ -17,6 +17,8 @@ const (
 	// times decodedFactor, and this.
 	maxDecoded    = 256 << 20
 	decodedFactor = 8
+	// maxFiles bounds the files within one message: attachments, and what is in archives.
+	maxFiles = 20_000
 	// maxNesting is how deep messages and archives within parts are opened, beyond the parts that mail.Walk finds.
 	maxNesting = 5
 )
@@ -35,7 +37,10 @@ func (p patient) Read(b []byte) (int, error) {
 }
 
 // budget is what is left to unfold, shared by everything within one message.
-type budget struct{ bytes int64 }
+type budget struct {
+	bytes int64
+	files int
+}
 
 // exam is the examination of one content: a message, or something within one.
 type exam struct {
@@ -53,7 +58,7 @@ type exam struct {
 func examine(ctx context.Context, r *rules, tempDir string, c mail.Content, also io.Writer) (finding, error) {
 	x := &exam{
 		ctx: ctx, rules: r, tempDir: tempDir, content: c,
-		left: &budget{bytes: maxDecoded + decodedFactor*c.Size()}, worst: &finding{},
+		left: &budget{bytes: maxDecoded + decodedFactor*c.Size(), files: maxFiles}, worst: &finding{},
 	}
 	raw := &signatureFinder{}
 	if _, err := io.Copy(io.MultiWriter(raw, also), patient{ctx, mail.NewReader(c)}); err != nil {
@@ -109,9 +114,9 @@ func (x *exam) part(p *mail.Part) error {
 	if defect != "" {
 		x.find(unscannable, "unscannable: malformed MIME (%s), which mail clients read differently", defect)
 	}
-	names, charset := partNames(p)
-	if charset != "" {
-		x.find(unscannable, "unscannable: a file name in the character set %s, which hides it", quote(charset))
+	names, strange := partNames(p)
+	if strange != "" {
+		x.find(unscannable, "unscannable: %s", strange)
 	}
 	for _, n := range names {
 		x.name(n, "an attachment")
@@ -213,6 +218,10 @@ func (x *exam) decoded(p *mail.Part, encoding string) (io.Reader, error) {
 
 // leaf examines the data of a part.
 func (x *exam) leaf(p *mail.Part, encoding string, names []string) error {
+	if x.left.files <= 0 {
+		x.tooManyFiles()
+		return nil
+	}
 	r, err := x.decoded(p, encoding)
 	if err != nil {
 		return err
@@ -222,12 +231,22 @@ func (x *exam) leaf(p *mail.Part, encoding string, names []string) error {
 	w := io.WriteCloser(f)
 	if encoding == "binary" && !strings.HasPrefix(p.MediaType, "image/") {
 		w = &withUU{file: f, finder: &uuFinder{open: func(name string) (io.WriteCloser, error) {
+			if x.left.files <= 0 {
+				x.tooManyFiles()
+				return nopCloser{io.Discard}, nil
+			}
 			x.name(name, "a uuencoded attachment")
 			return x.newFile("a uuencoded attachment", []string{name}), nil
 		}}}
 	}
 	return x.fill(w, r)
 }
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+func (x *exam) tooManyFiles() { x.find(unscannable, "unscannable: more than %d files", maxFiles) }
 
 // withUU gives a part's bytes to both.
 type withUU struct {

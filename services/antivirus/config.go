@@ -113,14 +113,21 @@ func parseClamd(s string) (endpoint, error) {
 
 // rules are the blocking parts of a Config, ready for use.
 type rules struct {
-	names, types []string
-	kinds        map[kind]bool
+	// Names are suffixes ("*.exe"), which nearly all are, and other patterns.
+	suffixes, names []string
+	types           []string
+	kinds           map[kind]bool
 }
 
 func newRules(c Config) *rules {
 	r := &rules{kinds: make(map[kind]bool)}
 	for _, n := range c.BlockedNames {
-		r.names = append(r.names, strings.ToLower(n))
+		n = strings.ToLower(n)
+		if strings.HasPrefix(n, "*") && !strings.ContainsAny(n[1:], `*?[\`) {
+			r.suffixes = append(r.suffixes, n[1:])
+		} else {
+			r.names = append(r.names, n)
+		}
 	}
 	for _, t := range c.BlockedTypes {
 		if t = strings.ToLower(t); strings.Contains(t, "/") {
@@ -133,7 +140,15 @@ func newRules(c Config) *rules {
 }
 
 // name gives the pattern that a file name matches, or "".
-func (r *rules) name(form string) string { return matchAny(r.names, strings.ToLower(form)) }
+func (r *rules) name(form string) string {
+	form = strings.ToLower(form)
+	for _, s := range r.suffixes {
+		if strings.HasSuffix(form, s) {
+			return "*" + s
+		}
+	}
+	return matchAny(r.names, form)
+}
 
 // mediaType gives the pattern that a media type matches, or "".
 func (r *rules) mediaType(t string) string { return matchAny(r.types, strings.ToLower(t)) }

@@ -24,6 +24,7 @@ type file struct {
 }
 
 func (x *exam) newFile(where string, names []string) *file {
+	x.left.files--
 	return &file{x: x, where: where, names: names}
 }
 

@@ -2,6 +2,7 @@ package antivirus
 
 import (
 	"encoding/base64"
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -13,21 +14,27 @@ import (
 // A file name hides behind its encoding, its quoting, and what the desktop drops from it. Every form that a client
 // may save the file under is judged.
 
-// partNames gives the file names in the header of a part, in every reading, and the charset of one that cannot be
-// read here.
+// partNames gives the file names in the header of a part, in every reading, and why there may be others: "" if there
+// are none.
 func partNames(p *mail.Part) (names []string, strange string) {
 	var raw []string
+	odd := func(format string, args ...any) {
+		if strange == "" {
+			strange = fmt.Sprintf(format, args...)
+		}
+	}
 	for _, field := range p.Header.Fields {
 		if !strings.EqualFold(field.Name, "Content-Type") && !strings.EqualFold(field.Name, "Content-Disposition") {
 			continue
 		}
 		value := field.Value()
-		raw = append(raw, fieldNames(value)...)
-		if strange == "" {
-			for _, q := range splitParams(value, isNameKey) {
-				if cs := extCharset(strings.Trim(q.value, `"`)); strings.Contains(q.key, "*") && opaque(cs) {
-					strange = cs
-				}
+		found, all := fieldNames(value)
+		if raw = append(raw, found...); !all {
+			odd("too many file names")
+		}
+		for _, q := range splitParams(value, isNameKey) {
+			if cs := extCharset(strings.Trim(q.value, `"`)); strings.Contains(q.key, "*") && opaque(cs) {
+				odd("a file name in the character set %s, which hides it", quote(cs))
 			}
 		}
 	}
@@ -39,8 +46,12 @@ func partNames(p *mail.Part) (names []string, strange string) {
 	seen := make(map[string]bool)
 	for _, n := range raw {
 		decoded, cs := decodeWords(n)
-		if strange == "" {
-			strange = cs
+		if cs != "" {
+			odd("a file name in the character set %s, which hides it", quote(cs))
+		}
+		if len(n) > maxName {
+			odd("a file name of %d bytes", len(n))
+			continue
 		}
 		for _, form := range [...]string{n, decoded, percentDecode(decoded)} {
 			if form != "" && !seen[form] {
@@ -51,6 +62,9 @@ func partNames(p *mail.Part) (names []string, strange string) {
 	}
 	return names, strange
 }
+
+// maxName bounds a file name as it is written, in bytes: no file system takes one of more than 255 characters.
+const maxName = 8 << 10
 
 // encodedWord is RFC 2047's, with what clients read besides: white space in it, no need of white space around it.
 var encodedWord = regexp.MustCompile(`=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=`)

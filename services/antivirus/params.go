@@ -52,17 +52,21 @@ func isNameKey(key string) bool { return nameKey.MatchString(key) }
 
 // stripComments takes out RFC 5322 comments that are closed.
 func stripComments(s string) string {
-	for {
-		end := strings.IndexByte(s, ')')
-		if end < 0 {
-			return s
-		}
-		start := strings.LastIndexByte(s[:end], '(')
-		if start < 0 {
-			return s
-		}
-		s = s[:start] + s[end+1:]
+	if strings.IndexByte(s, ')') < 0 {
+		return s
 	}
+	out := make([]byte, 0, len(s))
+	var open []int // where the comments begin that are open
+	for i := range len(s) {
+		out = append(out, s[i])
+		switch n := len(open); {
+		case s[i] == '(':
+			open = append(open, len(out)-1)
+		case s[i] == ')' && n > 0:
+			out, open = out[:open[n-1]], open[:n-1]
+		}
+	}
+	return string(out)
 }
 
 // readings are what the value of a parameter may be taken for.
@@ -95,13 +99,12 @@ func unquote(s string) string {
 	return b.String()
 }
 
-// maxNames bounds the readings of the names of one part.
+// maxNames bounds the readings of the names in one field.
 const maxNames = 2000
 
 // fieldNames gives every file name that a reader may find in a Content-Type or Content-Disposition, still in its
-// charset and with its encoded words.
-func fieldNames(value string) []string {
-	var out []string
+// charset and with its encoded words. It says whether these are all.
+func fieldNames(value string) (out []string, all bool) {
 	type section struct {
 		number int
 		value  string
@@ -109,7 +112,7 @@ func fieldNames(value string) []string {
 	sections := make(map[string][]section)
 	for _, p := range splitParams(value, isNameKey) {
 		if len(out) > maxNames {
-			break
+			return out, false
 		}
 		m := nameKey.FindStringSubmatch(p.key)
 		for _, v := range readings(p.value) {
@@ -139,7 +142,7 @@ func fieldNames(value string) []string {
 			slices.SortStableFunc(s, func(a, b section) int { return a.number - b.number })
 		}
 	}
-	return out
+	return out, true
 }
 
 // boundaries gives what readers may take for the boundary of a multipart.

@@ -72,6 +72,10 @@ func (x *exam) zip(c mail.Content, where string) error {
 		if y.done() {
 			return nil
 		}
+		if y.left.files <= 0 {
+			y.tooManyFiles()
+			return nil
+		}
 		if err := y.zipFile(f, src); err != nil {
 			return err
 		}

@@ -134,8 +134,8 @@ func TestZIP(t *testing.T) {
 		{"encrypted", "a.zip", rawZIP(t, func(h *zip.FileHeader) { h.Flags |= 1 }, []byte("secret")), unscannable},
 		{"encrypted, blocked name", "a.zip", rawZIP(t, func(h *zip.FileHeader) { h.Flags |= 1; h.Name = "a.vbs" }, []byte("secret")), blocked},
 		{"unknown method", "a.zip", rawZIP(t, func(h *zip.FileHeader) { h.Method = 14 }, []byte("x")), unscannable},
-		{"bomb", "a.zip", zipOf(t, entry{"zeros", make([]byte, 20<<20)}), unscannable},
-		{"bomb that lies about its size", "a.zip", rawZIP(t, smallerThanItIs, make([]byte, 20<<20)), unscannable},
+		{"bomb", "a.zip", zipOf(t, entry{"zeros", make([]byte, 9<<20)}), unscannable},
+		{"bomb that lies about its size", "a.zip", rawZIP(t, smallerThanItIs, make([]byte, 9<<20)), unscannable},
 		{"too many files", "a.zip", zipOf(t, many...), unscannable},
 		{"wrong checksum", "a.zip", rawZIP(t, wrongCRC, []byte("hello")), unscannable},
 		{"cut off", "a.zip", plain[:len(plain)-10], unscannable},
@@ -156,26 +156,88 @@ func TestZIP(t *testing.T) {
 // An archive whose files share their data unfolds to far more than it has; it costs no more than the budget.
 func TestBudget(t *testing.T) {
 	var entries []entry
-	for i := range 300 {
+	for i := range 30 {
 		// Each is within the ratio; together they are not within the budget.
-		entries = append(entries, entry{fmt.Sprint(i), make([]byte, 1<<20)})
+		entries = append(entries, entry{fmt.Sprint(i), make([]byte, 100<<10)})
 	}
+	c := mail.FromBytes(zipOf(t, entry{"inner.zip", zipOf(t, entries...)}))
+	x := &exam{ctx: t.Context(), rules: newRules(defaultConfig()), tempDir: t.TempDir(), content: c, left: &budget{1 << 20, 100}, worst: &finding{}}
+	if err := x.zip(c, "an attachment"); err != nil || x.worst.severity != unscannable || !strings.Contains(x.worst.reason, "unfolds to more than") {
+		t.Errorf("%+v, %v", x.worst, err)
+	}
+	x.left, x.worst = &budget{10 << 20, 100}, &finding{}
+	if err := x.zip(c, "an attachment"); err != nil || x.worst.severity != clean {
+		t.Errorf("within the budget: %+v, %v", x.worst, err)
+	}
+	if want := int64(10<<20 - 30*(100<<10)); x.left.bytes > want {
+		t.Errorf("%d are left of the budget, want less than %d", x.left.bytes, want)
+	}
+}
+
+func TestTooManyFiles(t *testing.T) {
+	var inner []entry
+	for i := range 9_000 {
+		inner = append(inner, entry{fmt.Sprint(i), nil})
+	}
+	archive := zipOf(t, inner...)
 	st, err := New(settings(t), defaultConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := verdict(t, st, attached("a.zip", zipOf(t, entries...))); !strings.HasPrefix(got, "quarantine unscannable: it unfolds to more than") {
-		t.Error(got)
+	const want = "quarantine unscannable: more than 20000 files"
+	if got := verdict(t, st, attached("a.zip", zipOf(t, entry{"1.zip", archive}, entry{"2.zip", archive}, entry{"3.zip", archive}))); got != want {
+		t.Errorf("archives: %s", got)
+	}
+	if got := verdict(t, st, []byte("\r\n"+strings.Repeat("begin 644 a.txt\r\n", maxFiles+1))); got != want {
+		t.Errorf("uuencoded: %s", got)
+	}
+}
+
+// What is made to be slow is not.
+func TestSlowInput(t *testing.T) {
+	st, err := New(settings(t), defaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, field := range map[string]string{
+		"comments":   "x/y; name=" + strings.Repeat("(", 400_000) + strings.Repeat(")", 400_000),
+		"quotes":     "x/y; name=" + strings.Repeat(`"`, 900_000),
+		"parameters": "x/y" + strings.Repeat(";name=a", 120_000),
+		"sections":   "x/y" + strings.Repeat(";name*1=a", 100_000),
+		"words":      "x/y; name=" + strings.Repeat("=?utf-8?q?a?= ", 60_000),
+		"half words": "x/y; name=" + strings.Repeat("=?", 400_000),
+		"dots":       "x/y; name=" + strings.Repeat(".", 900_000),
+		"percent":    "x/y; name*=" + strings.Repeat("%", 900_000),
+	} {
+		start := time.Now()
+		got := verdict(t, st, []byte("Content-Type: "+field+"\r\n\r\nbody"))
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: %v for %s", name, took, got)
+		}
+		if !strings.HasPrefix(got, "quarantine unscannable") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	for name, body := range map[string]string{
+		"quoted-printable": strings.Repeat("=", 8<<20),
+		"soft breaks":      strings.Repeat("= ", 4<<20),
+		"one line":         strings.Repeat("=41", 3<<20),
+	} {
+		start := time.Now()
+		got := verdict(t, st, []byte("Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"+body))
+		if took := time.Since(start); took > 5*time.Second || got != "continue" {
+			t.Errorf("%s: %v for %s", name, took, got)
+		}
 	}
 }
 
 // A deadline in the middle of an archive is an error, not a verdict about the archive.
 func TestDeadlineInArchive(t *testing.T) {
-	data := zipOf(t, entry{"a", bytes.Repeat([]byte("all work and no play "), 300_000)})
+	data := zipOf(t, entry{"a", bytes.Repeat([]byte("all work and no play "), 30_000)})
 	c := mail.FromBytes(data)
 	for reads := 0; ; reads++ {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		x := &exam{ctx: ctx, rules: newRules(defaultConfig()), tempDir: t.TempDir(), content: c, left: &budget{maxDecoded}, worst: &finding{}}
+		x := &exam{ctx: ctx, rules: newRules(defaultConfig()), tempDir: t.TempDir(), content: c, left: &budget{maxDecoded, 100}, worst: &finding{}}
 		counted := &cancelAfter{Content: c, left: reads, cancel: func() { cancel(errTest) }}
 		err := x.zip(counted, "an attachment")
 		ended := counted.left < 0

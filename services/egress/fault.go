@@ -34,7 +34,12 @@ func (f *fault) reason() string {
 func faultOf(ctx context.Context, host, tls string, err error) *fault {
 	f := &fault{host: host, tls: tls, err: err}
 	if ctx.Err() != nil {
-		f.ours, f.err = true, context.Cause(ctx)
+		// Who cancels has a reason of his own. A deadline that runs out while a host keeps us waiting is the host's
+		// doing: to try that again at once would go round in circles.
+		f.err = context.Cause(ctx)
+		if f.ours = !errors.Is(f.err, context.DeadlineExceeded); !f.ours {
+			f.err = fmt.Errorf("out of time: %w", err)
+		}
 		return f
 	}
 	if e, ok := smtpclient.AsError(err); ok {

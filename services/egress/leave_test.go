@@ -149,6 +149,23 @@ func TestCancelBeforeTheDot(t *testing.T) {
 	}
 }
 
+// A deadline that runs out while the host keeps us waiting is no refusal, which would be tried again at once.
+func TestDeadlineBeforeTheDot(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	s := smtptest.Start(t, smtptest.Config{Script: func(c *smtptest.Conn, at, _ string) bool {
+		if at == "RCPT" {
+			c.Stall()
+		}
+		return at == "RCPT"
+	}})
+	got := &sink{}
+	build(t, setup{route: smart(s)}).Carry(ctx, parcel("m1", simple, "a@x.example"), got)
+	if f := got.want(t, chain.Deferred)[0]; f.Concern != chain.AboutRoute || !strings.Contains(f.Reason, "out of time") {
+		t.Error(describe(f))
+	}
+}
+
 // After it nothing does: the answer is awaited and reported.
 func TestCancelAfterTheDot(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -68,7 +68,7 @@ func (x *exchangers) deliver(ctx context.Context, d *delivery, to []mail.Recipie
 				defer func() { <-places }()
 				x.toDomain(ctx, d, domain, to)
 			case <-ctx.Done():
-				x.settle(d, leave(to, &fault{err: context.Cause(ctx), ours: true}), domain)
+				x.settle(d, leave(to, faultOf(ctx, "", "", context.Cause(ctx))), domain)
 			}
 		})
 	}
@@ -88,7 +88,7 @@ func (x *exchangers) toDomain(ctx context.Context, d *delivery, domain string, t
 			if x.source.IsValid() && x.source.Unmap().Is4() != addr.Is4() {
 				continue
 			}
-			if tries++; tries > d.limits.addresses {
+			if tries++; tries > d.limits.addresses || ctx.Err() != nil && tries > 1 {
 				break
 			}
 			left = d.toHost(ctx, x.target(domain, h, addr), remaining(left))
@@ -120,7 +120,7 @@ func (x *exchangers) unroutable(ctx context.Context, d *delivery, domain string,
 		d.logger.LogAttrs(ctx, slog.LevelError, "the mail of a domain loops back to this host: it is not among the domains of this installation",
 			slog.String("route", x.name), slog.String("domain", domain))
 	}
-	x.settle(d, leave(to, &fault{err: err, ours: ctx.Err() != nil}), domain)
+	x.settle(d, leave(to, faultOf(ctx, "", "", err)), domain)
 }
 
 func (x *exchangers) settle(d *delivery, left []leftover, domain string) {

@@ -175,6 +175,27 @@ func TestAnswerBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// An acceptance that is there before the dot is no acceptance: nothing is handed over to a host that lies so.
+func TestAcceptanceBeforeTheDot(t *testing.T) {
+	read := make(chan error, 1)
+	s := smtptest.Start(t, smtptest.Config{Script: func(c *smtptest.Conn, at, _ string) bool {
+		if at == "DATA" {
+			c.Say("354 go on", "250 2.0.0 queued")
+			read <- c.ReadMessage()
+			c.Hangup()
+		}
+		return at == "DATA"
+	}})
+	r := build(t, setup{route: smart(s)})
+	got := r.carry(t, parcel("m1", simple, "a@x.example"))
+	if f := got.want(t, chain.Deferred)[0]; f.Concern != chain.AboutRoute {
+		t.Error(describe(f))
+	}
+	if err := <-read; err == nil {
+		t.Error("the final dot was given")
+	}
+}
+
 func TestTooManyRecipientsSplits(t *testing.T) {
 	for _, reply := range []string{"452 4.5.3 too many recipients", "552 too many recipients"} {
 		n := 0

@@ -252,7 +252,7 @@ func (x *transaction) recipient(ctx context.Context, to mail.Recipient, r *mail.
 	switch {
 	case found == accepted:
 		x.taken = append(x.taken, to)
-	case false:
+	case len(x.taken) > 0 && tooMany(r):
 		// For the first of a transaction it cannot mean "too many", so this comes to an end.
 		x.out.again = append(x.out.again, to)
 	case found == later:

@@ -9,7 +9,7 @@ import (
 )
 
 // reference is the end of data, said in the simplest way: the message, its fault, and what follows it.
-func reference(data []byte, limit int) (msg []byte, fault error, rest []byte, ended bool) {
+func reference(data []byte, limit int) (msg, rest []byte, ended bool, fault error) {
 	whole := append([]byte("\r\n"), data...)
 	i := bytes.Index(whole, []byte("\r\n.\r\n"))
 	if i >= 0 {
@@ -48,11 +48,11 @@ func reference(data []byte, limit int) (msg []byte, fault error, rest []byte, en
 		}
 	}
 	unstuffed := bytes.ReplaceAll(append([]byte("\r\n"), content...), []byte("\r\n."), []byte("\r\n"))[2:]
-	return unstuffed, fault, rest, ended
+	return unstuffed, rest, ended, fault
 }
 
 // play runs the scanner over data in pieces, and then, if there was a fault, reads the rest away.
-func play(data []byte, limit, in, out int) (msg []byte, fault error, rest []byte, ended bool) {
+func play(data []byte, limit, in, out int) (msg, rest []byte, ended bool, fault error) {
 	s := bodyState{}
 	dst := make([]byte, out)
 	for len(data) > 0 && !s.ended && s.fault == nil {
@@ -69,13 +69,13 @@ func play(data []byte, limit, in, out int) (msg []byte, fault error, rest []byte
 			data = data[s.skip(data[:min(in, len(data))]):]
 		}
 	}
-	return msg, s.fault, data, s.ended
+	return msg, data, s.ended, s.fault
 }
 
 func checkBody(t *testing.T, data []byte, limit, in, out int) {
 	t.Helper()
-	wantMsg, wantFault, wantRest, wantEnded := reference(data, limit)
-	msg, fault, rest, ended := play(data, limit, in, out)
+	wantMsg, wantRest, wantEnded, wantFault := reference(data, limit)
+	msg, rest, ended, fault := play(data, limit, in, out)
 	where := fmt.Sprintf("%q in %d out %d limit %d", data, in, out, limit)
 	if ended != wantEnded {
 		t.Fatalf("%s: ended %v, want %v", where, ended, wantEnded)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Start does what comes before the greeting: the TLS handshake of an implicit TLS listener. After an error the
@@ -49,16 +50,25 @@ func (c *Conn) startTLS(arg string) {
 func (c *Conn) handshake(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Limits.Handshake)
 	defer cancel()
+	// Who is slow to shake hands is idle like one who is slow to speak, and can be asked to leave.
+	now := time.Now()
 	c.mu.Lock()
 	raw := c.net
+	gone := c.closed || c.leave != nil
+	c.idle, c.since = true, now
+	_ = raw.SetReadDeadline(now.Add(c.opts.Limits.Handshake))
 	c.mu.Unlock()
-	c.setReadDeadline(c.opts.Limits.Handshake)
-	t := tls.Server(raw, c.opts.TLS)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+	if gone {
+		return ErrCut
 	}
+	t := tls.Server(raw, c.opts.TLS)
+	err := t.HandshakeContext(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.idle = false
+	if err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
 	if c.closed {
 		return ErrCut
 	}

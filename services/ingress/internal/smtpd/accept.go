@@ -165,7 +165,7 @@ func (s *Server) makeRoom(who string) bool {
 		}
 		idle, from, trickles := one.guard.Activity()
 		switch {
-		case idle && time.Since(from) >= s.patience && (idlest == nil || from.Before(since)):
+		case idle && time.Since(from) >= s.opts.patience && (idlest == nil || from.Before(since)):
 			idlest, since = one, from
 		case trickles:
 			slow = one

@@ -12,11 +12,14 @@ import (
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/guard"
 )
 
+func crowded(limit int, patience time.Duration) func(*config.Config, *Options) {
+	return func(c *config.Config, o *Options) { c.Ingress.Limits.Connections, o.patience = limit, patience }
+}
+
 // TestSlowClients: when slow clients hold every connection, a new one is served all the same, and soon.
 func TestSlowClients(t *testing.T) {
 	const limit = 100
-	r := newRig(t, func(c *config.Config, _ *Options) { c.Ingress.Limits.Connections = limit })
-	r.server.patience = 100 * time.Millisecond
+	r := newRig(t, crowded(limit, 100*time.Millisecond))
 	var slow []net.Conn
 	for i := range limit {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%20))}}
@@ -50,9 +53,26 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
+// TestSlowHandshakes: clients that do not come to the point in TLS are slow clients too.
+func TestSlowHandshakes(t *testing.T) {
+	r := newRig(t, crowded(10, 20*time.Millisecond))
+	for range 4 {
+		r.dial("submissions")
+	}
+	begun := time.Now()
+	for {
+		c := r.dial("mx")
+		if strings.HasPrefix(c.line(), "220") {
+			return
+		}
+		if time.Since(begun) > 2*time.Second {
+			t.Fatal("a new client is not served within 2 s")
+		}
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
-	r := newRig(t, func(c *config.Config, _ *Options) { c.Ingress.Limits.Connections = 10 })
-	r.server.patience = time.Hour
+	r := newRig(t, crowded(10, time.Hour))
 	var all []*client
 	refused := 0
 	for range 8 {

@@ -184,7 +184,7 @@ type rig struct {
 
 const password = "correct horse"
 
-// cheap is an argon2id hash of password that costs nothing; made by the reference parameters m=8, t=1.
+// usersFile has one user, alice, with password.
 func usersFile(t *testing.T) string {
 	t.Helper()
 	h, err := users.Hash(password)

@@ -35,6 +35,9 @@ type Options struct {
 	OnLoop func(Loop)
 	// Limits bound lines, commands and times of a connection; a zero takes the default of package guard.
 	Limits guard.Limits
+
+	// patience is how long a stranger may be idle before it can be asked to make room; for tests.
+	patience time.Duration
 }
 
 // Server accepts mail. Make one with New, end it with Shutdown.
@@ -44,8 +47,6 @@ type Server struct {
 	feed  *feed
 	certs *certificates
 	cfg   atomic.Pointer[config.Config]
-	// patience is how long a stranger may be idle before it can be asked to make room.
-	patience time.Duration
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -73,10 +74,12 @@ func New(cfg *config.Config, opts Options) (*Server, error) {
 	if opts.Sleep == nil {
 		opts.Sleep = sleep
 	}
+	if opts.patience == 0 {
+		opts.patience = defaultPatience
+	}
 	s := &Server{
 		opts:      opts,
 		feed:      newFeed(),
-		patience:  defaultPatience,
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
 		strangers: map[string]int{},

@@ -13,6 +13,7 @@ import (
 )
 
 func TestCheckDurable(t *testing.T) {
+	t.Parallel()
 	run := func(change func(*server.Options)) (*nats.Conn, *nats.Conn, string) {
 		t.Helper()
 		o := serverOptions(t.TempDir())

@@ -51,6 +51,7 @@ func twoOwners(t *testing.T, wire func(spool.Wire) spool.Wire) (late int, found 
 }
 
 func TestTheFence(t *testing.T) {
+	t.Parallel()
 	late, found, err := twoOwners(t, nil)
 	if late != 0 || found != 0 || !errors.Is(err, spool.ErrFenced) {
 		t.Fatalf("%d appends of a stale owner were taken, %d messages came back; error %v", late, found, err)
@@ -58,12 +59,14 @@ func TestTheFence(t *testing.T) {
 }
 
 func TestTheFenceTestSeesAMissingFence(t *testing.T) {
+	t.Parallel()
 	if late, found, _ := twoOwners(t, spool.Unfenced); late == 0 || found == 0 {
 		t.Fatalf("without a fence: %d late appends, %d messages", late, found)
 	}
 }
 
 func TestAFencedShardIsDone(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	first, _ := open(t, options(nc, "mx"))
 	o := options(nc, "mx")
@@ -87,6 +90,7 @@ func TestAFencedShardIsDone(t *testing.T) {
 }
 
 func TestALiveOwnerStopsAStarterOfItsName(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	first, _ := open(t, options(nc, "mx"))
 	_, _, err := spool.Open(background(t), options(nc, "mx"))
@@ -97,6 +101,7 @@ func TestALiveOwnerStopsAStarterOfItsName(t *testing.T) {
 }
 
 func TestNoRenewalNoLeave(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	o := options(nc, "mx")
 	o.Times.Renew = time.Hour

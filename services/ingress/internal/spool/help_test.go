@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,12 +82,11 @@ func quick() spool.Times {
 	}
 }
 
-var processes int
+var processes atomic.Int64
 
 func options(nc *nats.Conn, instance string) spool.Options {
-	processes++
 	return spool.Options{
-		Conn: nc, Instance: instance, Process: fmt.Sprintf("p%d", processes), Times: quick(),
+		Conn: nc, Instance: instance, Process: fmt.Sprintf("p%d", processes.Add(1)), Times: quick(),
 		Limits: spool.Limits{Spool: 1 << 30, Body: 1 << 30, Depot: 1 << 30, Trail: 1 << 30},
 		Logger: slog.New(slog.DiscardHandler),
 	}

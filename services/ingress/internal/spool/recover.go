@@ -129,7 +129,9 @@ func (s *Shard) readLog(ctx context.Context, upTo uint64) ([]logRecord, error) {
 				return fmt.Errorf("spool: %w", err)
 			}
 			if info.State.FirstSeq < seq {
-				return fmt.Errorf("spool: the log lacks its records after %d, up to %d", before, seq)
+				// The disk lost them. Not starting would not bring them back, and stop the rest.
+				s.opts.Logger.Error("spool: THE LOG HAS A HOLE: what it held is lost, or will be sent again",
+					"instance", s.opts.Instance, "after", before, "before", seq)
 			}
 		}
 		before = seq

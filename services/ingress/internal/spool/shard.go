@@ -400,7 +400,8 @@ func (s *Shard) drain(ctx context.Context) error {
 }
 
 // Remove deletes the streams and the lease of a shard that is empty, and ends it: for a shard that was adopted and
-// has run down. What is left in BODY belongs to nobody and goes with it.
+// has run down. It accepts nothing from then on; after an error it may be called again. What is left in BODY belongs
+// to nobody and goes with it.
 func (s *Shard) Remove(ctx context.Context) error {
 	s.queue.close()
 	if err := s.drain(ctx); err != nil {
@@ -409,8 +410,11 @@ func (s *Shard) Remove(ctx context.Context) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	if !s.Empty() || !s.MayGo() {
-		return fmt.Errorf("spool: %s is not empty, or the lease is not fresh", s.opts.Instance)
+	if n := s.ledger.len(); n > 0 {
+		return fmt.Errorf("spool: %s still holds %d messages", s.opts.Instance, n)
+	}
+	if !s.MayGo() {
+		return fmt.Errorf("spool: the lease of %s is not fresh; nothing is removed", s.opts.Instance)
 	}
 	for _, name := range []string{s.names.body(), s.names.depot(), s.names.spool()} {
 		if err := s.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {

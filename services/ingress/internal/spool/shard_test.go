@@ -28,6 +28,7 @@ func streamState(t *testing.T, nc *nats.Conn, name string) jetstream.StreamState
 }
 
 func TestACrashKeepsWhatWasAccepted(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, r := open(t, options(nc, "mx 1.example"))
@@ -96,6 +97,7 @@ func TestACrashKeepsWhatWasAccepted(t *testing.T) {
 }
 
 func TestReplayIsHarmlessAndEndsStay(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))
@@ -123,6 +125,7 @@ func TestReplayIsHarmlessAndEndsStay(t *testing.T) {
 }
 
 func TestTheFloorPassesMailThatWaits(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))
@@ -182,6 +185,7 @@ func TestTheFloorPassesMailThatWaits(t *testing.T) {
 }
 
 func TestOpenWaitsAreUnknownAfterATakeover(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))
@@ -208,6 +212,7 @@ func TestOpenWaitsAreUnknownAfterATakeover(t *testing.T) {
 }
 
 func TestDSNsStandInTheRecordOfTheirCause(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))
@@ -227,6 +232,7 @@ func TestDSNsStandInTheRecordOfTheirCause(t *testing.T) {
 }
 
 func TestLostAcknowledgements(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx").WithWire(spool.LostAcks(5)))
@@ -258,6 +264,7 @@ func TestLostAcknowledgements(t *testing.T) {
 }
 
 func TestAnAppendThatGotNo250IsVoid(t *testing.T) {
+	t.Parallel()
 	srv := newServer(t)
 	nc := connect(t, srv)
 	stuck := spool.NewStuck()
@@ -287,6 +294,7 @@ func TestAnAppendThatGotNo250IsVoid(t *testing.T) {
 }
 
 func TestBodies(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))
@@ -346,6 +354,7 @@ func TestBodies(t *testing.T) {
 }
 
 func TestFullStopsIntakeOnly(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	o := options(nc, "mx")
@@ -374,6 +383,7 @@ func TestFullStopsIntakeOnly(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	s, _ := open(t, options(nc, "mx"))

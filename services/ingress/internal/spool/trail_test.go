@@ -10,6 +10,7 @@ import (
 )
 
 func TestTheTrailHasEveryEnd(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, newServer(t))
 	ctx := background(t)
 	if events, err := spool.ReadTrail(ctx, nc, "m", time.Time{}); err != nil || len(events) != 0 {

@@ -1,0 +1,222 @@
+package rig
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Proc is one process of the installation.
+type Proc struct {
+	Name string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error
+}
+
+var (
+	buildOnce sync.Once
+	buildErr  error
+	binDir    string
+)
+
+// Binary gives the path of a program of the workspace, built once per test binary: "stagecoach" or "nats-server".
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	buildOnce.Do(func() {
+		if binDir, buildErr = os.MkdirTemp("", "scbin"); buildErr != nil {
+			return
+		}
+		root, err := exec.Command("go", "env", "GOWORK").Output()
+		if err != nil {
+			buildErr = err
+			return
+		}
+		args := []string{"build", "-o", binDir + string(filepath.Separator), "github.com/stagecoachmail/stagecoach/cmd/stagecoach", "github.com/nats-io/nats-server/v2"}
+		if tags := os.Getenv("STAGECOACH_TEST_TAGS"); tags != "" {
+			args = append([]string{"build", "-tags", tags}, args[1:]...)
+		}
+		cmd := exec.Command("go", args...)
+		cmd.Dir = filepath.Dir(strings.TrimSpace(string(root)))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			buildErr = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if buildErr != nil {
+		t.Fatalf("building the programs: %v", buildErr)
+	}
+	return filepath.Join(binDir, name)
+}
+
+// Cleanup removes the built programs; call it at the end of TestMain.
+func Cleanup() {
+	if binDir != "" {
+		_ = os.RemoveAll(binDir)
+	}
+}
+
+// Start starts everything and waits until mail is accepted.
+func (r *Rig) Start() {
+	r.T.Helper()
+	for _, name := range r.Names() {
+		r.StartProc(name)
+	}
+	for _, instance := range r.Instances {
+		r.WaitSMTP(instance)
+	}
+}
+
+// Names are the processes of the mode, in the order in which they are started.
+func (r *Rig) Names() []string {
+	if r.Mode == Up {
+		return []string{"up"}
+	}
+	names := append([]string{"nats"}, StageTypes...)
+	names = append(names, "egress")
+	for _, in := range r.Instances {
+		names = append(names, "ingress-"+in)
+	}
+	return names
+}
+
+// StartProc starts (or starts again) one process. Its output goes to <name>.log.
+func (r *Rig) StartProc(name string) *Proc {
+	r.T.Helper()
+	bin := Binary(r.T, "stagecoach")
+	var args []string
+	switch instance, ingress := strings.CutPrefix(name, "ingress-"); {
+	case name == "up":
+		args = []string{"up", "--config", r.ConfigFile()}
+	case name == "nats" && r.Mode == PlainNATS:
+		bin = Binary(r.T, "nats-server")
+		conf := r.WriteFile("nats.conf", fmt.Sprintf("listen: %q\nhttp: %q\nmax_payload: 8MB\njetstream {store_dir: %q, sync_interval: always}\n", r.Addr("nats"), r.Addr("monitor"), r.Path("nats")))
+		args = []string{"-c", conf}
+	case name == "nats":
+		args = []string{"nats", "--listen", r.Addr("nats"), "--monitor", r.Addr("monitor"), "--data", r.Path("nats")}
+	case ingress && instance != r.Instances[0]:
+		args = []string{"run", "ingress", "--config", r.Path("stagecoach-" + instance + ".yaml"), "--instance", instance}
+	case ingress:
+		args = []string{"run", "ingress", "--config", r.ConfigFile(), "--instance", instance}
+	default:
+		args = []string{"run", name, "--config", r.ConfigFile()}
+	}
+	log, err := os.OpenFile(r.Path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(bin, args...)
+	cmd.Dir = r.Dir
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
+	if err := cmd.Start(); err != nil {
+		r.T.Fatal(err)
+	}
+	p := &Proc{Name: name, cmd: cmd, done: make(chan struct{})}
+	go func() { p.err = cmd.Wait(); close(p.done) }()
+	r.mu.Lock()
+	r.procs[name] = p
+	r.mu.Unlock()
+	return p
+}
+
+// Proc finds a process by its name.
+func (r *Rig) Proc(name string) *Proc {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.procs[name]
+}
+
+// WaitSMTP waits until an ingress greets.
+func (r *Rig) WaitSMTP(instance string) {
+	r.T.Helper()
+	r.Eventually("ingress "+instance+" accepts mail", 40*time.Second, func() bool {
+		nc, err := net.DialTimeout("tcp", r.Addr("smtp-"+instance), time.Second)
+		if err != nil {
+			return false
+		}
+		defer nc.Close()
+		_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+		b := make([]byte, 3)
+		_, err = nc.Read(b)
+		return err == nil && string(b) == "220"
+	})
+}
+
+// Signal sends a signal to the process.
+func (p *Proc) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// Pid is the process id.
+func (p *Proc) Pid() int { return p.cmd.Process.Pid }
+
+// Kill ends the process at once, as kill -9 does, and waits until it is gone.
+func (p *Proc) Kill() {
+	p.Signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// Stop asks the process to end, waits, and returns how it ended.
+func (p *Proc) Stop(limit time.Duration) error {
+	p.Signal(syscall.SIGCONT)
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(limit):
+		p.Kill()
+		return fmt.Errorf("%s did not stop within %v", p.Name, limit)
+	}
+}
+
+// Running says whether the process lives.
+func (p *Proc) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// PeakRSS is the largest resident set of the process so far, in bytes.
+func (p *Proc) PeakRSS(t testing.TB) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		var kb int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
+			return kb << 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}
+
+// StopAll ends every process, the ones that accept first.
+func (r *Rig) StopAll() {
+	r.mu.Lock()
+	conns := r.conns
+	r.conns = nil
+	r.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	names := r.Names()
+	for i := len(names) - 1; i >= 0; i-- {
+		if p := r.Proc(names[i]); p != nil && p.Running() {
+			if err := p.Stop(30 * time.Second); err != nil {
+				r.T.Errorf("stopping %s: %v", names[i], err)
+			}
+		}
+	}
+}

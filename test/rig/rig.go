@@ -1,0 +1,293 @@
+// Package rig sets up whole Stagecoach installations on loopback for tests: the real programs as processes, a
+// smarthost that demands TLS and AUTH and keeps a ledger, and certificates of their own.
+package rig
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/smtp"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+)
+
+// Mode is how the installation runs.
+type Mode string
+
+// The modes.
+const (
+	// Up is everything in one process.
+	Up Mode = "up"
+	// Services is every service a process of its own, with `stagecoach nats`.
+	Services Mode = "services"
+	// PlainNATS is the same with a plain nats-server.
+	PlainNATS Mode = "services with nats-server"
+)
+
+// Modes are all modes.
+func Modes() []Mode { return []Mode{Up, Services, PlainNATS} }
+
+// StageTypes are the services that are stages.
+var StageTypes = []string{"antivirus", "disclaimer", "archive", "signer"}
+
+// Rig is one installation.
+type Rig struct {
+	T    testing.TB
+	Mode Mode
+	// Dir holds everything: stagecoach.yaml, data, pki, logs.
+	Dir string
+	CA  *CA
+	// Instances are the ingresses; the first one is "one".
+	Instances []string
+
+	ports map[string]int
+	mu    sync.Mutex
+	procs map[string]*Proc
+	conns []*grpc.ClientConn
+}
+
+// New prepares an installation; nothing runs yet. Everything ends with the test.
+func New(t testing.TB, mode Mode) *Rig {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sc") // short: unix sockets live in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Rig{T: t, Mode: mode, Dir: dir, ports: map[string]int{}, procs: map[string]*Proc{}, Instances: []string{"one"}}
+	t.Cleanup(func() {
+		r.StopAll()
+		if t.Failed() {
+			r.dumpLogs()
+		}
+		_ = os.RemoveAll(dir)
+	})
+	r.CA = NewCA(t)
+	pki := filepath.Join(dir, "pki")
+	for _, name := range append([]string{"ingress", "egress", "admin"}, StageTypes...) {
+		r.CA.Issue(t, pki, name, name)
+	}
+	return r
+}
+
+// Path is a path below the rig's folder.
+func (r *Rig) Path(elem ...string) string { return filepath.Join(append([]string{r.Dir}, elem...)...) }
+
+// WriteFile writes a file below the rig's folder and returns its path.
+func (r *Rig) WriteFile(name, content string) string {
+	r.T.Helper()
+	p := r.Path(name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+		r.T.Fatal(err)
+	}
+	tmp := p + ".tmp"
+	if err := os.WriteFile(tmp, []byte(content), 0o600); err != nil {
+		r.T.Fatal(err)
+	}
+	if err := os.Rename(tmp, p); err != nil {
+		r.T.Fatal(err)
+	}
+	return p
+}
+
+// Port gives the port of a name, the same one each time.
+func (r *Rig) Port(name string) int {
+	r.T.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.ports[name]; ok {
+		return p
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer l.Close()
+	r.ports[name] = l.Addr().(*net.TCPAddr).Port
+	return r.ports[name]
+}
+
+// Addr is 127.0.0.1 with the port of a name.
+func (r *Rig) Addr(name string) string { return fmt.Sprintf("127.0.0.1:%d", r.Port(name)) }
+
+// ConfigFile is the configuration of an ingress instance and of everything else.
+func (r *Rig) ConfigFile() string { return r.Path("stagecoach.yaml") }
+
+// Configure writes the configuration: what every installation needs, and body: domains, stages, chains, routes.
+// In body, {{name}} is 127.0.0.1 with the port of that name.
+func (r *Rig) Configure(body string) {
+	r.T.Helper()
+	for _, instance := range r.Instances[1:] { // each further ingress has ports of its own
+		r.WriteFile("stagecoach-"+instance+".yaml", r.config(body, instance))
+	}
+	r.WriteFile("stagecoach.yaml", r.config(body, r.Instances[0]))
+}
+
+func (r *Rig) config(body, instance string) string {
+	head := `hostname: relay.example.com
+data_dir: data
+postmaster: postmaster@example.com
+nats: {servers: ["nats://{{nats}}"], monitor: "http://{{monitor}}"}
+pki: {directory: pki}
+ingress:
+  address: "{{ingress-` + instance + `}}"
+  listeners:
+    - {name: local, address: "{{smtp-` + instance + `}}", tls: none}
+  limits: {message_size: 60MB}
+egress: {address: "{{egress}}"}
+`
+	text := head + body
+	for {
+		i := strings.Index(text, "{{")
+		if i < 0 {
+			return text
+		}
+		j := strings.Index(text[i:], "}}") + i
+		text = text[:i] + r.Addr(text[i+2:j]) + text[j+2:]
+	}
+}
+
+// SMTP is the address of the first ingress.
+func (r *Rig) SMTP() string { return r.Addr("smtp-one") }
+
+// Send sends one message and returns the id from the 250.
+func (r *Rig) Send(from string, to []string, raw string) (id string, err error) {
+	return Send(r.SMTP(), from, to, raw)
+}
+
+// Send sends one message to an SMTP server and returns what followed the 250 after DATA: its id.
+func Send(addr, from string, to []string, raw string) (id string, err error) {
+	nc, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(2 * time.Minute))
+	c, err := smtp.NewClient(nc, "client.example.com")
+	if err != nil {
+		return "", err
+	}
+	if err := c.Hello("client.example.com"); err != nil {
+		return "", err
+	}
+	if err := c.Mail(from); err != nil {
+		return "", err
+	}
+	for _, t := range to {
+		if err := c.Rcpt(t); err != nil {
+			return "", err
+		}
+	}
+	n, err := c.Text.Cmd("DATA")
+	if err != nil {
+		return "", err
+	}
+	c.Text.StartResponse(n)
+	_, _, err = c.Text.ReadResponse(354)
+	c.Text.EndResponse(n)
+	if err != nil {
+		return "", err
+	}
+	w := c.Text.DotWriter()
+	if _, err := w.Write([]byte(raw)); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	_, msg, err := c.Text.ReadResponse(250)
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(msg)
+	for i, f := range fields {
+		if f == "accepted" && i > 0 {
+			return fields[i-1], nil
+		}
+	}
+	return "", fmt.Errorf("no id in %q", msg)
+}
+
+// MustSend is Send for a message that has to be accepted.
+func (r *Rig) MustSend(from string, to []string, raw string) string {
+	r.T.Helper()
+	id, err := r.Send(from, to, raw)
+	if err != nil {
+		r.T.Fatalf("send: %v", err)
+	}
+	return id
+}
+
+// Waiting is the client of the mail that waits at an ingress.
+func (r *Rig) Waiting(instance string) ingressv1.WaitingServiceClient {
+	r.T.Helper()
+	target, creds := r.Addr("ingress-"+instance), credentials.TransportCredentials(nil)
+	if r.Mode == Up {
+		target, creds = "unix:"+r.Path("data", "ingress.sock"), insecure.NewCredentials()
+	} else {
+		pair, err := tls.LoadX509KeyPair(r.Path("pki", "admin.pem"), r.Path("pki", "admin-key.pem"))
+		if err != nil {
+			r.T.Fatal(err)
+		}
+		creds = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: r.CA.Pool, ServerName: "ingress"})
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	r.mu.Lock()
+	r.conns = append(r.conns, conn)
+	r.mu.Unlock()
+	return ingressv1.NewWaitingServiceClient(conn)
+}
+
+// InRoom lists the messages in a room of the first ingress.
+func (r *Rig) InRoom(room string) []*ingressv1.Waiting {
+	r.T.Helper()
+	resp, err := r.Waiting(r.Instances[0]).List(r.T.Context(), &ingressv1.ListRequest{Room: room, PageSize: 1000}, grpc.WaitForReady(true))
+	if err != nil {
+		r.T.Fatalf("list %s: %v", room, err)
+	}
+	return resp.GetWaiting()
+}
+
+// Eventually waits until ok holds, at most for limit.
+func (r *Rig) Eventually(what string, limit time.Duration, ok func() bool) {
+	r.T.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		if ok() {
+			return
+		}
+		if time.Now().After(end) {
+			r.T.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+func (r *Rig) dumpLogs() {
+	logs, err := filepath.Glob(r.Path("*.log"))
+	if err != nil {
+		return
+	}
+	for _, l := range logs {
+		b, err := os.ReadFile(l)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		lines := bytes.Split(b, []byte("\n"))
+		if len(lines) > 60 {
+			lines = lines[len(lines)-60:]
+		}
+		r.T.Logf("%s:\n%s", filepath.Base(l), bytes.Join(lines, []byte("\n")))
+	}
+}
