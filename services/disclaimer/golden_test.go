@@ -159,3 +159,34 @@ func TestConformance(t *testing.T) {
 	}
 	stagetest.Run(t, Factory(), suite)
 }
+
+// The configuration in the README is one that works.
+func TestReadmeConfig(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var example strings.Builder
+	for line := range strings.Lines(string(readme)) {
+		if code, ok := strings.CutPrefix(line, "    "); ok {
+			example.WriteString(code)
+		}
+	}
+	var file struct {
+		Stages map[string]struct {
+			Config yaml.MapSlice `yaml:"config"`
+		} `yaml:"stages"`
+	}
+	if err := yaml.Unmarshal([]byte(example.String()), &file); err != nil || len(file.Stages) != 1 {
+		t.Fatalf("%d stages (%v)", len(file.Stages), err)
+	}
+	for _, st := range file.Stages {
+		config, err := yaml.Marshal(st.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tryBuild(settings(t), string(config)); err != nil || len(st.Config) == 0 {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/mail"
 )
 
-// mixed makes a multipart of parts, each a header and a body.
+// multipartOf makes a multipart of parts, each a header and a body.
 func multipartOf(subtype string, parts ...string) string {
 	return "Content-Type: multipart/" + subtype + "; boundary=b" + subtype[:3] + "\n\n--b" + subtype[:3] + "\n" +
 		strings.Join(parts, "\n--b"+subtype[:3]+"\n") + "\n--b" + subtype[:3] + "--\n"
@@ -167,6 +167,7 @@ func TestOddEncodings(t *testing.T) {
 		"utf-7":                             {"Content-Type: text/plain; charset=utf-7\r\n\r\nx\r\n", "charset=utf-7\r\n\r\nx\r\n"},
 		"too large to convert":              {"\r\n" + strings.Repeat("x\r\n", 400<<10), strings.Repeat("x\r\n", 400<<10)},
 		"8 bits that are UTF-8":             {"Subject: x\r\n\r\nä\r\n", "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A4\r\n\r\nGr=C3=BC=C3=9Fe =E2=80=94 Ende\r\n"},
+		"text that would not come back":     {"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b(B\x1b(Bx\r\n", "\r\n\r\n\x1b(B\x1b(Bx\r\n"},
 		"ISO-2022-JP that ends shifted":     {"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$BF|", "\r\n\r\n\x1b$BF|"},
 	} {
 		after, notes := run(t, st, []byte(c.message))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
+
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 	"github.com/stagecoachmail/stagecoach/stage/stagetest"
@@ -94,4 +96,39 @@ func TestConformance(t *testing.T) {
 		suite.Samples = append(suite.Samples, raw)
 	}
 	stagetest.Run(t, Factory(), suite)
+}
+
+// The configuration in the README is one that works.
+func TestReadmeConfig(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var example strings.Builder
+	for line := range strings.Lines(string(readme)) {
+		if code, ok := strings.CutPrefix(line, "    "); ok {
+			example.WriteString(code)
+		}
+	}
+	var file struct {
+		Stages map[string]struct {
+			Config yaml.MapSlice `yaml:"config"`
+		} `yaml:"stages"`
+	}
+	if err := yaml.Unmarshal([]byte(example.String()), &file); err != nil || len(file.Stages) != 1 {
+		t.Fatalf("%d stages (%v)", len(file.Stages), err)
+	}
+	s := settings(t)
+	if _, err := WriteKeys(filepath.Join(s.DataDir, "keys"), "example.com", "s1", Ed25519); err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range file.Stages {
+		config, err := yaml.Marshal(st.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tryBuild(s, string(config)); err != nil || len(st.Config) == 0 {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
 }
