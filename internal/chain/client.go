@@ -120,7 +120,7 @@ func drain(stream relayv1.RelayService_RelayClient) error {
 }
 
 func sendParcel(stream relayv1.RelayService_RelayClient, p *Parcel) error {
-	begin := &relayv1.Begin{Id: p.ID, Attempt: uint32(p.Attempt), Envelope: EnvelopeProto(&p.Envelope), Pending: idsProto(p.Pending), Slip: slipProto(p.Slip)}
+	begin := &relayv1.Begin{Id: p.ID, Attempt: uint32(p.Attempt), Envelope: EnvelopeProto(&p.Envelope), Pending: idsProto(p.Pending), Slip: slipProto(p.Slip), Received: timeProto(p.Received)}
 	if err := stream.Send(&relayv1.RelayRequest{Kind: &relayv1.RelayRequest_Begin{Begin: begin}}); err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (g *GRPC) Process(ctx context.Context, h Hop, m *mail.Message) (stage.Resul
 }
 
 func sendMessage(stream stagev1.StageService_ProcessClient, h Hop, m *mail.Message) error {
-	begin := &stagev1.ProcessBegin{Id: m.ID, Attempt: uint32(m.Attempt), Envelope: EnvelopeProto(&m.Envelope), Pending: idsProto(m.Pending), Instance: h.Instance, Hash: h.Hash}
+	begin := &stagev1.ProcessBegin{Id: m.ID, Attempt: uint32(m.Attempt), Envelope: EnvelopeProto(&m.Envelope), Pending: idsProto(m.Pending), Instance: h.Instance, Hash: h.Hash, Received: timeProto(m.Received)}
 	if err := stream.Send(&stagev1.ProcessRequest{Kind: &stagev1.ProcessRequest_Begin{Begin: begin}}); err != nil {
 		return err
 	}

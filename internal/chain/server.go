@@ -54,7 +54,7 @@ func (s *RelayServer) receive(stream grpc.BidiStreamingServer[relayv1.RelayReque
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	p := &Parcel{Message: mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Envelope: env, Pending: idsFrom(begin.GetPending())}, Slip: slipFrom(begin.GetSlip())}
+	p := &Parcel{Message: mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Received: timeFrom(begin.GetReceived()), Envelope: env, Pending: idsFrom(begin.GetPending())}, Slip: slipFrom(begin.GetSlip())}
 	for _, id := range p.Pending {
 		if _, ok := env.Recipient(id); !ok {
 			return nil, status.Errorf(codes.InvalidArgument, "pending recipient %q is not in the envelope", id)
@@ -219,7 +219,7 @@ func (s *StageServer) Process(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 		return err
 	}
 	defer content.Release()
-	m := mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Envelope: env, Pending: idsFrom(begin.GetPending()), Content: content}
+	m := mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Received: timeFrom(begin.GetReceived()), Envelope: env, Pending: idsFrom(begin.GetPending()), Content: content}
 	res, err := Judge(stream.Context(), local.stage, local.traits, Hop{Instance: begin.GetInstance()}, &m)
 	if err != nil {
 		s.Runner.Logger.LogAttrs(stream.Context(), slog.LevelWarn, "stage failed", slog.String("id", m.ID), slog.String("stage", begin.GetInstance()), slog.String("error", err.Error()))

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/stagecoachmail/stagecoach/mail"
 	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
@@ -53,6 +55,21 @@ func EnvelopeFrom(p *stagev1.Envelope) (mail.Envelope, error) {
 		e.Recipients = append(e.Recipients, mail.Recipient{ID: mail.RecipientID(r.GetId()), Address: a, Notify: r.GetNotify(), ORcpt: r.GetOrcpt()})
 	}
 	return e, nil
+}
+
+// timeProto leaves the zero time unset.
+func timeProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func timeFrom(p *timestamppb.Timestamp) time.Time {
+	if p == nil {
+		return time.Time{}
+	}
+	return p.AsTime()
 }
 
 func idsProto(ids []mail.RecipientID) []string {

@@ -14,6 +14,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -377,8 +378,10 @@ type Begin struct {
 	// The full envelope: stages judge by all of it.
 	Envelope *v1.Envelope `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"`
 	// Ids of the recipients that are acted on; a subset of the envelope's.
-	Pending       []string `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
-	Slip          *Slip    `protobuf:"bytes,5,opt,name=slip,proto3" json:"slip,omitempty"`
+	Pending []string `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
+	Slip    *Slip    `protobuf:"bytes,5,opt,name=slip,proto3" json:"slip,omitempty"`
+	// When the message was accepted.
+	Received      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +447,13 @@ func (x *Begin) GetPending() []string {
 func (x *Begin) GetSlip() *Slip {
 	if x != nil {
 		return x.Slip
+	}
+	return nil
+}
+
+func (x *Begin) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
 	}
 	return nil
 }
@@ -1133,19 +1143,20 @@ var File_stagecoach_relay_v1_relay_proto protoreflect.FileDescriptor
 
 const file_stagecoach_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstagecoach/relay/v1/relay.proto\x12\x13stagecoach.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"\xbb\x01\n" +
+	"\x1fstagecoach/relay/v1/relay.proto\x12\x13stagecoach.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"\xbb\x01\n" +
 	"\fRelayRequest\x122\n" +
 	"\x05begin\x18\x01 \x01(\v2\x1a.stagecoach.relay.v1.BeginH\x00R\x05begin\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12,\n" +
 	"\x03end\x18\x03 \x01(\v2\x18.stagecoach.stage.v1.EndH\x00R\x03end\x12)\n" +
 	"\x02go\x18\x04 \x01(\v2\x17.stagecoach.relay.v1.GoH\x00R\x02goB\x06\n" +
-	"\x04kind\"\xb5\x01\n" +
+	"\x04kind\"\xed\x01\n" +
 	"\x05Begin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x129\n" +
 	"\benvelope\x18\x03 \x01(\v2\x1d.stagecoach.stage.v1.EnvelopeR\benvelope\x12\x18\n" +
 	"\apending\x18\x04 \x03(\tR\apending\x12-\n" +
-	"\x04slip\x18\x05 \x01(\v2\x19.stagecoach.relay.v1.SlipR\x04slip\"\x98\x01\n" +
+	"\x04slip\x18\x05 \x01(\v2\x19.stagecoach.relay.v1.SlipR\x04slip\x126\n" +
+	"\breceived\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\breceived\"\x98\x01\n" +
 	"\x04Slip\x12,\n" +
 	"\x04hops\x18\x01 \x03(\v2\x18.stagecoach.relay.v1.HopR\x04hops\x120\n" +
 	"\x05route\x18\x02 \x01(\v2\x1a.stagecoach.relay.v1.RouteR\x05route\x12\x14\n" +
@@ -1246,27 +1257,28 @@ func file_stagecoach_relay_v1_relay_proto_rawDescGZIP() []byte {
 var file_stagecoach_relay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_stagecoach_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_stagecoach_relay_v1_relay_proto_goTypes = []any{
-	(OnError)(0),                // 0: stagecoach.relay.v1.OnError
-	(Outcome)(0),                // 1: stagecoach.relay.v1.Outcome
-	(FateKind)(0),               // 2: stagecoach.relay.v1.FateKind
-	(Concern)(0),                // 3: stagecoach.relay.v1.Concern
-	(*RelayRequest)(nil),        // 4: stagecoach.relay.v1.RelayRequest
-	(*Begin)(nil),               // 5: stagecoach.relay.v1.Begin
-	(*Slip)(nil),                // 6: stagecoach.relay.v1.Slip
-	(*Hop)(nil),                 // 7: stagecoach.relay.v1.Hop
-	(*Route)(nil),               // 8: stagecoach.relay.v1.Route
-	(*Go)(nil),                  // 9: stagecoach.relay.v1.Go
-	(*RelayResponse)(nil),       // 10: stagecoach.relay.v1.RelayResponse
-	(*HopReport)(nil),           // 11: stagecoach.relay.v1.HopReport
-	(*Fate)(nil),                // 12: stagecoach.relay.v1.Fate
-	(*Ready)(nil),               // 13: stagecoach.relay.v1.Ready
-	(*v1.End)(nil),              // 14: stagecoach.stage.v1.End
-	(*v1.Envelope)(nil),         // 15: stagecoach.stage.v1.Envelope
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
-	(v1.Verdict)(0),             // 17: stagecoach.stage.v1.Verdict
-	(*v1.Edits)(nil),            // 18: stagecoach.stage.v1.Edits
-	(*v1.Note)(nil),             // 19: stagecoach.stage.v1.Note
-	(*v1.Reply)(nil),            // 20: stagecoach.stage.v1.Reply
+	(OnError)(0),                  // 0: stagecoach.relay.v1.OnError
+	(Outcome)(0),                  // 1: stagecoach.relay.v1.Outcome
+	(FateKind)(0),                 // 2: stagecoach.relay.v1.FateKind
+	(Concern)(0),                  // 3: stagecoach.relay.v1.Concern
+	(*RelayRequest)(nil),          // 4: stagecoach.relay.v1.RelayRequest
+	(*Begin)(nil),                 // 5: stagecoach.relay.v1.Begin
+	(*Slip)(nil),                  // 6: stagecoach.relay.v1.Slip
+	(*Hop)(nil),                   // 7: stagecoach.relay.v1.Hop
+	(*Route)(nil),                 // 8: stagecoach.relay.v1.Route
+	(*Go)(nil),                    // 9: stagecoach.relay.v1.Go
+	(*RelayResponse)(nil),         // 10: stagecoach.relay.v1.RelayResponse
+	(*HopReport)(nil),             // 11: stagecoach.relay.v1.HopReport
+	(*Fate)(nil),                  // 12: stagecoach.relay.v1.Fate
+	(*Ready)(nil),                 // 13: stagecoach.relay.v1.Ready
+	(*v1.End)(nil),                // 14: stagecoach.stage.v1.End
+	(*v1.Envelope)(nil),           // 15: stagecoach.stage.v1.Envelope
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(v1.Verdict)(0),               // 18: stagecoach.stage.v1.Verdict
+	(*v1.Edits)(nil),              // 19: stagecoach.stage.v1.Edits
+	(*v1.Note)(nil),               // 20: stagecoach.stage.v1.Note
+	(*v1.Reply)(nil),              // 21: stagecoach.stage.v1.Reply
 }
 var file_stagecoach_relay_v1_relay_proto_depIdxs = []int32{
 	5,  // 0: stagecoach.relay.v1.RelayRequest.begin:type_name -> stagecoach.relay.v1.Begin
@@ -1274,29 +1286,30 @@ var file_stagecoach_relay_v1_relay_proto_depIdxs = []int32{
 	9,  // 2: stagecoach.relay.v1.RelayRequest.go:type_name -> stagecoach.relay.v1.Go
 	15, // 3: stagecoach.relay.v1.Begin.envelope:type_name -> stagecoach.stage.v1.Envelope
 	6,  // 4: stagecoach.relay.v1.Begin.slip:type_name -> stagecoach.relay.v1.Slip
-	7,  // 5: stagecoach.relay.v1.Slip.hops:type_name -> stagecoach.relay.v1.Hop
-	8,  // 6: stagecoach.relay.v1.Slip.route:type_name -> stagecoach.relay.v1.Route
-	16, // 7: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
-	0,  // 8: stagecoach.relay.v1.Hop.on_error:type_name -> stagecoach.relay.v1.OnError
-	11, // 9: stagecoach.relay.v1.RelayResponse.report:type_name -> stagecoach.relay.v1.HopReport
-	12, // 10: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
-	13, // 11: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
-	1,  // 12: stagecoach.relay.v1.HopReport.outcome:type_name -> stagecoach.relay.v1.Outcome
-	17, // 13: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
-	16, // 14: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
-	18, // 15: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
-	19, // 16: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
-	2,  // 17: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
-	3,  // 18: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
-	20, // 19: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
-	16, // 20: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
-	4,  // 21: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
-	10, // 22: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 5: stagecoach.relay.v1.Begin.received:type_name -> google.protobuf.Timestamp
+	7,  // 6: stagecoach.relay.v1.Slip.hops:type_name -> stagecoach.relay.v1.Hop
+	8,  // 7: stagecoach.relay.v1.Slip.route:type_name -> stagecoach.relay.v1.Route
+	17, // 8: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
+	0,  // 9: stagecoach.relay.v1.Hop.on_error:type_name -> stagecoach.relay.v1.OnError
+	11, // 10: stagecoach.relay.v1.RelayResponse.report:type_name -> stagecoach.relay.v1.HopReport
+	12, // 11: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
+	13, // 12: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
+	1,  // 13: stagecoach.relay.v1.HopReport.outcome:type_name -> stagecoach.relay.v1.Outcome
+	18, // 14: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
+	17, // 15: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
+	19, // 16: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
+	20, // 17: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
+	2,  // 18: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
+	3,  // 19: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
+	21, // 20: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
+	17, // 21: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
+	4,  // 22: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
+	10, // 23: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_relay_v1_relay_proto_init() }

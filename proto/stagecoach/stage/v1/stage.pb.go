@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -440,8 +441,10 @@ type ProcessBegin struct {
 	// Ids of the recipients that are judged and acted on now.
 	Pending []string `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
 	// The stage instance asked for, and the hash of its configuration.
-	Instance      string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
-	Hash          string `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
+	Instance string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
+	Hash     string `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
+	// When the message was accepted.
+	Received      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,6 +519,13 @@ func (x *ProcessBegin) GetHash() string {
 		return x.Hash
 	}
 	return ""
+}
+
+func (x *ProcessBegin) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
+	}
+	return nil
 }
 
 type ProcessResponse struct {
@@ -1427,7 +1437,7 @@ var File_stagecoach_stage_v1_stage_proto protoreflect.FileDescriptor
 
 const file_stagecoach_stage_v1_stage_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstagecoach/stage/v1/stage.proto\x12\x13stagecoach.stage.v1\x1a\x1egoogle/protobuf/duration.proto\"\x11\n" +
+	"\x1fstagecoach/stage/v1/stage.proto\x12\x13stagecoach.stage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n" +
 	"\x0fDescribeRequest\"\xb2\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x123\n" +
@@ -1450,14 +1460,15 @@ const file_stagecoach_stage_v1_stage_proto_rawDesc = "" +
 	"\x05begin\x18\x01 \x01(\v2!.stagecoach.stage.v1.ProcessBeginH\x00R\x05begin\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12,\n" +
 	"\x03end\x18\x03 \x01(\v2\x18.stagecoach.stage.v1.EndH\x00R\x03endB\x06\n" +
-	"\x04kind\"\xbd\x01\n" +
+	"\x04kind\"\xf5\x01\n" +
 	"\fProcessBegin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x129\n" +
 	"\benvelope\x18\x03 \x01(\v2\x1d.stagecoach.stage.v1.EnvelopeR\benvelope\x12\x18\n" +
 	"\apending\x18\x04 \x03(\tR\apending\x12\x1a\n" +
 	"\binstance\x18\x05 \x01(\tR\binstance\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\tR\x04hash\"F\n" +
+	"\x04hash\x18\x06 \x01(\tR\x04hash\x126\n" +
+	"\breceived\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\breceived\"F\n" +
 	"\x0fProcessResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.stagecoach.stage.v1.ResultR\x06result\"5\n" +
 	"\x03End\x12\x16\n" +
@@ -1547,28 +1558,29 @@ func file_stagecoach_stage_v1_stage_proto_rawDescGZIP() []byte {
 var file_stagecoach_stage_v1_stage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_stagecoach_stage_v1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_stagecoach_stage_v1_stage_proto_goTypes = []any{
-	(Verdict)(0),                // 0: stagecoach.stage.v1.Verdict
-	(*DescribeRequest)(nil),     // 1: stagecoach.stage.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 2: stagecoach.stage.v1.DescribeResponse
-	(*Instance)(nil),            // 3: stagecoach.stage.v1.Instance
-	(*Traits)(nil),              // 4: stagecoach.stage.v1.Traits
-	(*ProcessRequest)(nil),      // 5: stagecoach.stage.v1.ProcessRequest
-	(*ProcessBegin)(nil),        // 6: stagecoach.stage.v1.ProcessBegin
-	(*ProcessResponse)(nil),     // 7: stagecoach.stage.v1.ProcessResponse
-	(*End)(nil),                 // 8: stagecoach.stage.v1.End
-	(*Envelope)(nil),            // 9: stagecoach.stage.v1.Envelope
-	(*Recipient)(nil),           // 10: stagecoach.stage.v1.Recipient
-	(*Origin)(nil),              // 11: stagecoach.stage.v1.Origin
-	(*Reply)(nil),               // 12: stagecoach.stage.v1.Reply
-	(*Branch)(nil),              // 13: stagecoach.stage.v1.Branch
-	(*Fork)(nil),                // 14: stagecoach.stage.v1.Fork
-	(*Note)(nil),                // 15: stagecoach.stage.v1.Note
-	(*Result)(nil),              // 16: stagecoach.stage.v1.Result
-	(*Edits)(nil),               // 17: stagecoach.stage.v1.Edits
-	(*Splice)(nil),              // 18: stagecoach.stage.v1.Splice
-	(*ReversePathEdit)(nil),     // 19: stagecoach.stage.v1.ReversePathEdit
-	(*Rewrite)(nil),             // 20: stagecoach.stage.v1.Rewrite
-	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
+	(Verdict)(0),                  // 0: stagecoach.stage.v1.Verdict
+	(*DescribeRequest)(nil),       // 1: stagecoach.stage.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 2: stagecoach.stage.v1.DescribeResponse
+	(*Instance)(nil),              // 3: stagecoach.stage.v1.Instance
+	(*Traits)(nil),                // 4: stagecoach.stage.v1.Traits
+	(*ProcessRequest)(nil),        // 5: stagecoach.stage.v1.ProcessRequest
+	(*ProcessBegin)(nil),          // 6: stagecoach.stage.v1.ProcessBegin
+	(*ProcessResponse)(nil),       // 7: stagecoach.stage.v1.ProcessResponse
+	(*End)(nil),                   // 8: stagecoach.stage.v1.End
+	(*Envelope)(nil),              // 9: stagecoach.stage.v1.Envelope
+	(*Recipient)(nil),             // 10: stagecoach.stage.v1.Recipient
+	(*Origin)(nil),                // 11: stagecoach.stage.v1.Origin
+	(*Reply)(nil),                 // 12: stagecoach.stage.v1.Reply
+	(*Branch)(nil),                // 13: stagecoach.stage.v1.Branch
+	(*Fork)(nil),                  // 14: stagecoach.stage.v1.Fork
+	(*Note)(nil),                  // 15: stagecoach.stage.v1.Note
+	(*Result)(nil),                // 16: stagecoach.stage.v1.Result
+	(*Edits)(nil),                 // 17: stagecoach.stage.v1.Edits
+	(*Splice)(nil),                // 18: stagecoach.stage.v1.Splice
+	(*ReversePathEdit)(nil),       // 19: stagecoach.stage.v1.ReversePathEdit
+	(*Rewrite)(nil),               // 20: stagecoach.stage.v1.Rewrite
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_stagecoach_stage_v1_stage_proto_depIdxs = []int32{
 	4,  // 0: stagecoach.stage.v1.DescribeResponse.traits:type_name -> stagecoach.stage.v1.Traits
@@ -1576,29 +1588,30 @@ var file_stagecoach_stage_v1_stage_proto_depIdxs = []int32{
 	6,  // 2: stagecoach.stage.v1.ProcessRequest.begin:type_name -> stagecoach.stage.v1.ProcessBegin
 	8,  // 3: stagecoach.stage.v1.ProcessRequest.end:type_name -> stagecoach.stage.v1.End
 	9,  // 4: stagecoach.stage.v1.ProcessBegin.envelope:type_name -> stagecoach.stage.v1.Envelope
-	16, // 5: stagecoach.stage.v1.ProcessResponse.result:type_name -> stagecoach.stage.v1.Result
-	10, // 6: stagecoach.stage.v1.Envelope.recipients:type_name -> stagecoach.stage.v1.Recipient
-	11, // 7: stagecoach.stage.v1.Envelope.origin:type_name -> stagecoach.stage.v1.Origin
-	0,  // 8: stagecoach.stage.v1.Branch.verdict:type_name -> stagecoach.stage.v1.Verdict
-	12, // 9: stagecoach.stage.v1.Branch.reply:type_name -> stagecoach.stage.v1.Reply
-	21, // 10: stagecoach.stage.v1.Branch.after:type_name -> google.protobuf.Duration
-	17, // 11: stagecoach.stage.v1.Branch.edits:type_name -> stagecoach.stage.v1.Edits
-	13, // 12: stagecoach.stage.v1.Fork.branch:type_name -> stagecoach.stage.v1.Branch
-	13, // 13: stagecoach.stage.v1.Result.branch:type_name -> stagecoach.stage.v1.Branch
-	14, // 14: stagecoach.stage.v1.Result.forks:type_name -> stagecoach.stage.v1.Fork
-	15, // 15: stagecoach.stage.v1.Result.notes:type_name -> stagecoach.stage.v1.Note
-	18, // 16: stagecoach.stage.v1.Edits.splices:type_name -> stagecoach.stage.v1.Splice
-	19, // 17: stagecoach.stage.v1.Edits.reverse_path:type_name -> stagecoach.stage.v1.ReversePathEdit
-	20, // 18: stagecoach.stage.v1.Edits.rewrites:type_name -> stagecoach.stage.v1.Rewrite
-	1,  // 19: stagecoach.stage.v1.StageService.Describe:input_type -> stagecoach.stage.v1.DescribeRequest
-	5,  // 20: stagecoach.stage.v1.StageService.Process:input_type -> stagecoach.stage.v1.ProcessRequest
-	2,  // 21: stagecoach.stage.v1.StageService.Describe:output_type -> stagecoach.stage.v1.DescribeResponse
-	7,  // 22: stagecoach.stage.v1.StageService.Process:output_type -> stagecoach.stage.v1.ProcessResponse
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	21, // 5: stagecoach.stage.v1.ProcessBegin.received:type_name -> google.protobuf.Timestamp
+	16, // 6: stagecoach.stage.v1.ProcessResponse.result:type_name -> stagecoach.stage.v1.Result
+	10, // 7: stagecoach.stage.v1.Envelope.recipients:type_name -> stagecoach.stage.v1.Recipient
+	11, // 8: stagecoach.stage.v1.Envelope.origin:type_name -> stagecoach.stage.v1.Origin
+	0,  // 9: stagecoach.stage.v1.Branch.verdict:type_name -> stagecoach.stage.v1.Verdict
+	12, // 10: stagecoach.stage.v1.Branch.reply:type_name -> stagecoach.stage.v1.Reply
+	22, // 11: stagecoach.stage.v1.Branch.after:type_name -> google.protobuf.Duration
+	17, // 12: stagecoach.stage.v1.Branch.edits:type_name -> stagecoach.stage.v1.Edits
+	13, // 13: stagecoach.stage.v1.Fork.branch:type_name -> stagecoach.stage.v1.Branch
+	13, // 14: stagecoach.stage.v1.Result.branch:type_name -> stagecoach.stage.v1.Branch
+	14, // 15: stagecoach.stage.v1.Result.forks:type_name -> stagecoach.stage.v1.Fork
+	15, // 16: stagecoach.stage.v1.Result.notes:type_name -> stagecoach.stage.v1.Note
+	18, // 17: stagecoach.stage.v1.Edits.splices:type_name -> stagecoach.stage.v1.Splice
+	19, // 18: stagecoach.stage.v1.Edits.reverse_path:type_name -> stagecoach.stage.v1.ReversePathEdit
+	20, // 19: stagecoach.stage.v1.Edits.rewrites:type_name -> stagecoach.stage.v1.Rewrite
+	1,  // 20: stagecoach.stage.v1.StageService.Describe:input_type -> stagecoach.stage.v1.DescribeRequest
+	5,  // 21: stagecoach.stage.v1.StageService.Process:input_type -> stagecoach.stage.v1.ProcessRequest
+	2,  // 22: stagecoach.stage.v1.StageService.Describe:output_type -> stagecoach.stage.v1.DescribeResponse
+	7,  // 23: stagecoach.stage.v1.StageService.Process:output_type -> stagecoach.stage.v1.ProcessResponse
+	22, // [22:24] is the sub-list for method output_type
+	20, // [20:22] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_stage_v1_stage_proto_init() }
