@@ -96,7 +96,7 @@ func (r *Rig) StartProc(name string) *Proc {
 		args = []string{"up", "--config", r.ConfigFile()}
 	case name == "nats" && r.Mode == PlainNATS:
 		bin = Binary(r.T, "nats-server")
-		conf := r.WriteFile("nats.conf", fmt.Sprintf("listen: %q\nhttp: %q\nmax_payload: 8MB\njetstream {store_dir: %q, sync_interval: always}\n", r.Addr("nats"), r.Addr("monitor"), r.Path("nats")))
+		conf := r.WriteFile("nats.conf", fmt.Sprintf("listen: %q\nhttp: %q\nmax_payload: 8MB\njetstream {store_dir: %q%s}\n", r.Addr("nats"), r.Addr("monitor"), r.Path("nats"), r.sync()))
 		args = []string{"-c", conf}
 	case name == "nats":
 		args = []string{"nats", "--listen", r.Addr("nats"), "--monitor", r.Addr("monitor"), "--data", r.Path("nats")}
@@ -127,6 +127,14 @@ func (r *Rig) StartProc(name string) *Proc {
 	return p
 }
 
+// sync is how a plain nats-server is told to write to disk before it acknowledges.
+func (r *Rig) sync() string {
+	if r.LazyNATS {
+		return ""
+	}
+	return ", sync_interval: always"
+}
+
 // Proc finds a process by its name.
 func (r *Rig) Proc(name string) *Proc {
 	r.mu.Lock()
@@ -137,7 +145,14 @@ func (r *Rig) Proc(name string) *Proc {
 // WaitSMTP waits until an ingress greets.
 func (r *Rig) WaitSMTP(instance string) {
 	r.T.Helper()
+	proc := "up"
+	if r.Mode != Up {
+		proc = "ingress-" + instance
+	}
 	r.Eventually("ingress "+instance+" accepts mail", 40*time.Second, func() bool {
+		if p := r.Proc(proc); p != nil && !p.Running() {
+			r.T.Fatalf("%s ended: %v", proc, p.err)
+		}
 		nc, err := net.DialTimeout("tcp", r.Addr("smtp-"+instance), time.Second)
 		if err != nil {
 			return false

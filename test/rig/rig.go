@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/smtp"
 	"os"
@@ -50,6 +51,8 @@ type Rig struct {
 	CA  *CA
 	// Instances are the ingresses; the first one is "one".
 	Instances []string
+	// LazyNATS runs a plain nats-server as it comes: it acknowledges what is not on disk yet.
+	LazyNATS bool
 
 	ports map[string]int
 	mu    sync.Mutex
@@ -108,13 +111,39 @@ func (r *Rig) Port(name string) int {
 	if p, ok := r.ports[name]; ok {
 		return p
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := freePort()
 	if err != nil {
 		r.T.Fatal(err)
 	}
-	defer l.Close()
-	r.ports[name] = l.Addr().(*net.TCPAddr).Port
-	return r.ports[name]
+	r.ports[name] = p
+	return p
+}
+
+var (
+	portMu sync.Mutex
+	taken  = map[int]bool{}
+)
+
+// freePort finds a port below those that the system gives to outgoing connections: one of them could take it while
+// the process that listens on it is down. No two rigs of this process get the same.
+func freePort() (int, error) {
+	portMu.Lock()
+	defer portMu.Unlock()
+	var last error
+	for range 100 {
+		p := 10_000 + rand.IntN(22_000)
+		if taken[p] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+		if err != nil {
+			last = err
+			continue
+		}
+		taken[p] = true
+		return p, l.Close()
+	}
+	return 0, fmt.Errorf("no free port: %w", last)
 }
 
 // Addr is 127.0.0.1 with the port of a name.
