@@ -106,9 +106,6 @@ func instream(ctx context.Context, at endpoint, c mail.Content, sent func()) (re
 	w := &stream{conn: conn}
 	go func() {
 		r, err := readReply(conn)
-		if err == nil && r.kind == replyClean && !w.ended.Load() {
-			r, err = reply{}, errEarly
-		}
 		w.stop()
 		answers <- answer{r, err}
 	}()
@@ -137,7 +134,7 @@ func instream(ctx context.Context, at endpoint, c mail.Content, sent func()) (re
 }
 
 // errEarly says that clamd answered before it had the whole message.
-var errEarly = errors.New("clamd: a reply before the end of the message")
+var errEarly = errors.New("a reply before the end of the message")
 
 func readReply(conn net.Conn) (reply, error) {
 	b := make([]byte, 0, 256)
@@ -171,8 +168,6 @@ func (e *contentError) Unwrap() error { return e.err }
 // stream is the sending half of INSTREAM.
 type stream struct {
 	conn net.Conn
-	// ended: the end of the message is sent, or about to be.
-	ended atomic.Bool
 	// stopped: clamd has answered, so that nobody may read what is still sent.
 	stopped atomic.Bool
 }
@@ -199,7 +194,6 @@ func (w *stream) send(c mail.Content) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			w.ended.Store(true)
 			return w.write(make([]byte, 4))
 		case err != nil:
 			return &contentError{err}

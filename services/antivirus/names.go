@@ -45,13 +45,13 @@ func partNames(p *mail.Part) (names []string, strange string) {
 	}
 	seen := make(map[string]bool)
 	for _, n := range raw {
-		decoded, cs := decodeWords(n)
-		if cs != "" {
-			odd("a file name in the character set %s, which hides it", quote(cs))
-		}
 		if len(n) > maxName {
 			odd("a file name of %d bytes", len(n))
 			continue
+		}
+		decoded, cs := decodeWords(n)
+		if cs != "" {
+			odd("a file name in the character set %s, which hides it", quote(cs))
 		}
 		for _, form := range [...]string{n, decoded, percentDecode(decoded)} {
 			if form != "" && !seen[form] {
