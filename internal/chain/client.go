@@ -21,8 +21,23 @@ import (
 // egressIdentity is the name that egress's certificate bears.
 const egressIdentity = "egress"
 
-// refusals is how often a call that was refused is repeated: with round robin, the other addresses behind the name.
-const refusals = 3
+// A call that took nothing is repeated: with round robin, the other addresses behind the name are tried. A refusal costs
+// little, since it comes before the content.
+const (
+	attempts = 3
+	refusals = 8
+)
+
+// elsewhere makes a call until some address behind the name takes it.
+func elsewhere(ctx context.Context, call func() error) error {
+	for n := 1; ; n++ {
+		err := call()
+		not, ok := errors.AsType[*NotHandedOver](err)
+		if !ok || ctx.Err() != nil || n >= refusals || !not.Unknown && n >= attempts {
+			return err
+		}
+	}
+}
 
 // GRPC is the Network.
 type GRPC struct {
@@ -41,22 +56,19 @@ func (g *GRPC) Relay(ctx context.Context, p *Parcel, s Sink) error {
 	if len(p.Slip.Hops) > 0 {
 		h := p.Slip.Hops[0]
 		address, identity = h.Address, h.identity()
-		if err := g.describe(ctx, h); err != nil {
-			return err
-		}
 	}
-	var err error
-	for range refusals {
-		err = g.relay(ctx, address, identity, p, s)
-		if _, ok := errors.AsType[*NotHandedOver](err); !ok {
-			break
+	return elsewhere(ctx, func() error {
+		if len(p.Slip.Hops) > 0 {
+			if err := g.describe(ctx, p.Slip.Hops[0]); err != nil {
+				return err
+			}
 		}
-		g.described.Delete(address)
-		if ctx.Err() != nil {
-			break
+		err := g.relay(ctx, address, identity, p, s)
+		if err != nil {
+			g.described.Delete(address)
 		}
-	}
-	return err
+		return err
+	})
 }
 
 func (h Hop) identity() string {
@@ -86,7 +98,7 @@ func (g *GRPC) relay(ctx context.Context, address, identity string, p *Parcel, s
 	}
 	l := newLedger(p.Pending, s)
 	err = g.receive(ctx, stream, l)
-	if refused(err) {
+	if refused(err) && !l.heard() {
 		return notHandedOver(err)
 	}
 	if l.none() {
@@ -175,11 +187,22 @@ func (g *GRPC) receive(ctx context.Context, stream relayv1.RelayService_RelayCli
 	}
 }
 
-// Process implements Network.
-func (g *GRPC) Process(ctx context.Context, h Hop, m *mail.Message) (stage.Result, error) {
-	if err := g.describe(ctx, h); err != nil {
-		return stage.Result{}, err
-	}
+// Process implements Network. The error is a NotHandedOver if no service behind the address took the message.
+func (g *GRPC) Process(ctx context.Context, h Hop, m *mail.Message) (res stage.Result, err error) {
+	err = elsewhere(ctx, func() error {
+		if err := g.describe(ctx, h); err != nil {
+			return err
+		}
+		res, err = g.process(ctx, h, m)
+		if _, ok := errors.AsType[*NotHandedOver](err); ok {
+			g.described.Delete(h.Address)
+		}
+		return err
+	})
+	return res, err
+}
+
+func (g *GRPC) process(ctx context.Context, h Hop, m *mail.Message) (stage.Result, error) {
 	conn, err := g.Conn(h.Address, h.identity())
 	if err != nil {
 		return stage.Result{}, &NotHandedOver{Cause: err}
@@ -190,16 +213,19 @@ func (g *GRPC) Process(ctx context.Context, h Hop, m *mail.Message) (stage.Resul
 	if err != nil {
 		return stage.Result{}, notHandedOver(err)
 	}
-	err = sendMessage(stream, h, m)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return stage.Result{}, notHandedOver(err)
+	sent := sendMessage(stream, h, m)
+	if sent != nil && !errors.Is(sent, io.EOF) {
+		return stage.Result{}, notHandedOver(sent)
 	}
 	resp, err := stream.Recv()
 	if err != nil {
 		if r, ok := replyFromStatus(err); ok {
 			return stage.Result{}, r
 		}
-		return stage.Result{}, notHandedOver(err)
+		if refused(err) || sent != nil {
+			return stage.Result{}, notHandedOver(err)
+		}
+		return stage.Result{}, fmt.Errorf("stage %s: %w", h.Instance, err)
 	}
 	return resultFrom(resp.GetResult())
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/stagecoachmail/stagecoach/stage"
 )
 
-// errStage is the class of failures that are the stage's own.
-var errStage = errors.New("stage broke its contract")
+// ErrContract is the class of failures that are the stage's own: a panic, or a Result that it may not give.
+var ErrContract = errors.New("stage broke its contract")
 
 // Judge runs st on m within h's timeout and checks the result against the traits. A panic, a result outside the
 // traits and a passed deadline are failures. A stage that does not honour its deadline is left behind: its goroutine
@@ -31,16 +31,24 @@ func Judge(ctx context.Context, st stage.Stage, traits stage.Traits, h Hop, m *m
 	copied := *m
 	copied.Envelope = m.Envelope.Clone()
 	content := m.Content.Retain()
+	release := func() {}
+	if e, ok := st.(*entry); ok {
+		e.hold() // a stage that was left behind is not closed
+		release = e.release
+	}
 	go func() {
+		defer release()
 		defer content.Release()
-		var a answer
+		// This stands if Process neither returns nor panics: its goroutine was ended from within.
+		a := answer{err: fmt.Errorf("%w: it ended without an answer", ErrContract)}
 		defer func() {
 			if v := recover(); v != nil {
-				a = answer{err: fmt.Errorf("%w: panic: %v\n%s", errStage, v, debug.Stack())}
+				a = answer{err: fmt.Errorf("%w: panic: %v\n%s", ErrContract, v, debug.Stack())}
 			}
 			ch <- a
 		}()
-		a.res, a.err = st.Process(ctx, &copied)
+		res, err := st.Process(ctx, &copied)
+		a = answer{res: res, err: err}
 	}()
 	var a answer
 	select {
@@ -72,11 +80,11 @@ func check(res stage.Result, traits stage.Traits, m *mail.Message) error {
 			return err
 		}
 		if len(f.To) == 0 {
-			return fmt.Errorf("%w: a fork for nobody", errStage)
+			return fmt.Errorf("%w: a fork for nobody", ErrContract)
 		}
 		for _, id := range f.To {
 			if _, ok := m.Envelope.Recipient(id); !ok || seen[id] {
-				return fmt.Errorf("%w: recipient %q stands in no envelope or in two forks", errStage, id)
+				return fmt.Errorf("%w: recipient %q stands in no envelope or in two forks", ErrContract, id)
 			}
 			seen[id] = true
 		}
@@ -90,52 +98,96 @@ func checkBranch(b stage.Branch, traits stage.Traits, m *mail.Message) error {
 	case stage.KindContinue:
 	case stage.KindReject:
 		if v.Reply == nil || v.Reply.Code < 500 || v.Reply.Code > 599 {
-			return fmt.Errorf("%w: reject without a 5xx reply", errStage)
+			return fmt.Errorf("%w: reject without a 5xx reply", ErrContract)
 		}
 	case stage.KindDefer:
 		if v.Reply == nil || !v.Reply.Temporary() || v.After < 0 {
-			return fmt.Errorf("%w: defer without a 4xx reply", errStage)
+			return fmt.Errorf("%w: defer without a 4xx reply", ErrContract)
 		}
 	case stage.KindQuarantine, stage.KindDiscard:
 		if v.Reason == "" {
-			return fmt.Errorf("%w: %s without a reason", errStage, v.Kind)
+			return fmt.Errorf("%w: %s without a reason", ErrContract, v.Kind)
 		}
 	default:
-		return fmt.Errorf("%w: unknown verdict %d", errStage, v.Kind)
+		return fmt.Errorf("%w: unknown verdict %d", ErrContract, v.Kind)
 	}
 	e := b.Edits
 	if e.Empty() {
 		return nil
 	}
 	if v.Kind != stage.KindContinue && v.Kind != stage.KindQuarantine {
-		return fmt.Errorf("%w: %s with edits", errStage, v.Kind)
+		return fmt.Errorf("%w: %s with edits", ErrContract, v.Kind)
 	}
 	if err := e.Validate(m.Content.Size()); err != nil {
-		return fmt.Errorf("%w: %w", errStage, err)
+		return fmt.Errorf("%w: %w", ErrContract, err)
 	}
 	if (e.ReversePath != nil || len(e.Rewrites) > 0) && !traits.EditsEnvelope {
-		return fmt.Errorf("%w: edits the envelope, which is not among its traits", errStage)
+		return fmt.Errorf("%w: edits the envelope, which is not among its traits", ErrContract)
 	}
 	if len(e.Splices) == 0 || traits.EditsBody && traits.EditsHeader {
 		return nil
+	}
+	if !traits.EditsBody {
+		if err := keepsBody(e.Splices, m.Content); err != nil {
+			return err
+		}
 	}
 	body := m.Content.Header().Size
 	for _, s := range e.Splices {
 		switch {
 		case s.Offset == 0 && s.Length == 0:
-			// Prepending needs no trait.
+			// Prepending needs no trait, but it has to be prepending: a half line would change the field after it.
+			if !traits.EditsHeader && !isFields(s.Insert) {
+				return fmt.Errorf("%w: puts something before the header that is no header field", ErrContract)
+			}
 		case s.Offset+s.Length > body || s.Offset == body && s.Length == 0:
 			if !traits.EditsBody {
-				return fmt.Errorf("%w: edits the body, which is not among its traits", errStage)
+				return fmt.Errorf("%w: edits the body, which is not among its traits", ErrContract)
 			}
 			if s.Offset < body && !traits.EditsHeader {
-				return fmt.Errorf("%w: edits the header, which is not among its traits", errStage)
+				return fmt.Errorf("%w: edits the header, which is not among its traits", ErrContract)
 			}
 		case !traits.EditsHeader:
-			return fmt.Errorf("%w: edits the header, which is not among its traits", errStage)
+			return fmt.Errorf("%w: edits the header, which is not among its traits", ErrContract)
 		}
 	}
 	return nil
+}
+
+// keepsBody says that the body begins where it did: what edits of the header put there does not end the header early,
+// or late.
+func keepsBody(splices []mail.Splice, c mail.Content) error {
+	old := c.Header()
+	if old.End == mail.EndLimit || old.End == mail.EndUnreadable {
+		return nil // where the body begins is not known
+	}
+	section := make([]byte, old.Size)
+	if n, err := c.ReadAt(section, 0); int64(n) < old.Size {
+		return fmt.Errorf("reading the header: %w", err)
+	}
+	within := splices
+	for i, s := range splices {
+		if s.Offset+s.Length > old.Size || s.Offset == old.Size && s.Length > 0 {
+			within = splices[:i] // the rest is the body's
+			break
+		}
+	}
+	edited, err := mail.Apply(mail.FromBytes(section), within)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrContract, err)
+	}
+	defer edited.Release()
+	h := edited.Header()
+	if h.End != mail.EndLimit && (h.Size != edited.Size() || (h.End == mail.EndEmptyLine) != (old.End == mail.EndEmptyLine)) {
+		return fmt.Errorf("%w: moves the border between header and body, and to edit the body is not among its traits", ErrContract)
+	}
+	return nil
+}
+
+// isFields says that b is header fields, whole ones.
+func isFields(b []byte) bool {
+	h := mail.FromBytes(b).Header()
+	return len(b) == 0 || h.End == mail.EndOfMessage && h.Size == int64(len(b)) && b[len(b)-1] == '\n'
 }
 
 // branch is what one verdict means for some pending recipients: the message as it goes on for them.
@@ -165,7 +217,7 @@ func split(res stage.Result, m *mail.Message, h Hop) (out []branch, err error) {
 		}
 		next, err := ApplyTo(m, b.Edits)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errStage, err)
+			return fmt.Errorf("%w: %w", ErrContract, err)
 		}
 		next.Pending = to
 		out = append(out, branch{Branch: b, to: to, message: next})
@@ -230,10 +282,10 @@ func (r *Runner) Inline(ctx context.Context, h Hop, m *mail.Message) ([]Judged, 
 	if h.Address == "" {
 		local, ok := r.Stages.acquire(h.Instance, h.Hash)
 		if !ok {
-			return nil, fmt.Errorf("stage %s is not run here with this configuration", h.Instance)
+			return nil, &NotHandedOver{Unknown: true, Cause: fmt.Errorf("stage %s is not run here with this configuration", h.Instance)}
 		}
 		defer local.release()
-		st, traits = local.stage, local.traits
+		st, traits = local, local.traits
 	} else {
 		if r.Network == nil {
 			return nil, fmt.Errorf("no network to reach %s", h.Address)

@@ -80,7 +80,7 @@ func (r *Runner) RunHere(ctx context.Context, p *Parcel, s Sink) error {
 			return &NotHandedOver{Unknown: true, Cause: fmt.Errorf("stage %s with configuration %.12s is not here", h.Instance, h.Hash)}
 		}
 		defer local.release()
-		r.judge(ctx, p, local.stage, local.traits, l)
+		r.judge(ctx, p, local, local.traits, l)
 	}
 	l.settle(Fate{Kind: Unknown, Concern: AboutHop, About: r.name(p), Reason: "the hop ended without a fate"})
 	return nil
@@ -111,7 +111,7 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 			return
 		}
 		defer local.release()
-		r.judge(ctx, p, local.stage, local.traits, s)
+		r.judge(ctx, p, local, local.traits, s)
 	case r.Network == nil:
 		r.wait(p, h, "no network to reach "+h.Address, s)
 	case h.ProcessOnly:
@@ -123,11 +123,7 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 	default:
 		err := r.Network.Relay(ctx, p, s)
 		if not, ok := errors.AsType[*NotHandedOver](err); ok {
-			if not.Unknown || ctx.Err() != nil {
-				r.wait(p, h, err.Error(), s)
-				return
-			}
-			r.down(ctx, p, h, err, s)
+			r.unreached(ctx, p, h, not, s)
 		}
 	}
 }
@@ -170,6 +166,10 @@ func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits st
 	if ctx.Err() != nil && err != nil {
 		// The caller has gone, the stage did not fail: nothing was handed on.
 		r.wait(p, h, ctx.Err().Error(), s)
+		return
+	}
+	if not, ok := errors.AsType[*NotHandedOver](err); ok {
+		r.unreached(ctx, p, h, not, s)
 		return
 	}
 	var branches []branch
@@ -253,13 +253,13 @@ func (r *Runner) failed(ctx context.Context, p *Parcel, h Hop, cause error, took
 	}
 }
 
-// down does what on_error says of a stage that could not be reached: nothing was handed over.
-func (r *Runner) down(ctx context.Context, p *Parcel, h Hop, cause error, s Sink) {
-	if h.OnError == OnErrorDefer || h.OnError == "" {
-		if !h.Shadow {
-			r.wait(p, h, cause.Error(), s)
-			return
-		}
+// unreached does what on_error says of a stage that did not take the message. One that does not know the instance or
+// its configuration is no failure of the stage: the message waits for it, unless it would have no effect anyway.
+func (r *Runner) unreached(ctx context.Context, p *Parcel, h Hop, not *NotHandedOver, s Sink) {
+	defers := h.OnError != OnErrorSkip && h.OnError != OnErrorQuarantine
+	if ctx.Err() != nil || !h.Shadow && (not.Unknown || defers) {
+		r.wait(p, h, not.Error(), s)
+		return
 	}
-	r.failed(ctx, p, h, cause, 0, s)
+	r.failed(ctx, p, h, not, 0, s)
 }

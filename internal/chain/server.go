@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -23,6 +24,8 @@ type RelayServer struct {
 	TempDir string
 }
 
+var errUnexpected = fmt.Errorf("%w: expected a chunk or the end", errWire)
+
 // Relay takes one message, runs its first hop here, and streams back what becomes of it.
 func (s *RelayServer) Relay(stream grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error {
 	p, err := s.receive(stream)
@@ -32,7 +35,7 @@ func (s *RelayServer) Relay(stream grpc.BidiStreamingServer[relayv1.RelayRequest
 	defer p.Content.Release()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	back := &backchannel{stream: stream, asked: map[uint64]chan struct{}{}}
+	back := &backchannel{stream: stream, asked: map[uint64]chan struct{}{}, deaf: make(chan struct{})}
 	go back.listen(cancel)
 	err = s.Runner.RunHere(ctx, p, back)
 	if not, ok := errors.AsType[*NotHandedOver](err); ok {
@@ -79,7 +82,7 @@ func (s *RelayServer) receive(stream grpc.BidiStreamingServer[relayv1.RelayReque
 				return p, nil
 			}
 		default:
-			err = errors.New("expected a chunk or the end")
+			err = errUnexpected
 		}
 		if err != nil {
 			c.discard()
@@ -115,11 +118,13 @@ type backchannel struct {
 	mu    sync.Mutex
 	n     uint64
 	asked map[uint64]chan struct{}
+	deaf  chan struct{} // closed when no more leaves can come
 }
 
 // listen takes the leaves that come down. A caller that is gone cancels the run: before the dot that aborts, after
 // it nothing does.
 func (b *backchannel) listen(gone context.CancelFunc) {
+	defer close(b.deaf)
 	for {
 		req, err := b.stream.Recv()
 		if err != nil {
@@ -171,8 +176,8 @@ func (b *backchannel) Ready(ctx context.Context, to []mail.RecipientID) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-b.stream.Context().Done():
-		return b.stream.Context().Err()
+	case <-b.deaf:
+		return errors.New("the caller gives no leave any more")
 	}
 }
 
@@ -220,7 +225,7 @@ func (s *StageServer) Process(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 	}
 	defer content.Release()
 	m := mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Received: timeFrom(begin.GetReceived()), Envelope: env, Pending: idsFrom(begin.GetPending()), Content: content}
-	res, err := Judge(stream.Context(), local.stage, local.traits, Hop{Instance: begin.GetInstance()}, &m)
+	res, err := Judge(stream.Context(), local, local.traits, Hop{Instance: begin.GetInstance()}, &m)
 	if err != nil {
 		s.Runner.Logger.LogAttrs(stream.Context(), slog.LevelWarn, "stage failed", slog.String("id", m.ID), slog.String("stage", begin.GetInstance()), slog.String("error", err.Error()))
 		return replyStatus(err)
@@ -245,7 +250,7 @@ func (s *StageServer) receive(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 				return content, nil
 			}
 		default:
-			err = errors.New("expected a chunk or the end")
+			err = errUnexpected
 		}
 		if err != nil {
 			c.discard()

@@ -29,6 +29,7 @@ type ledger struct {
 	Sink
 	mu   sync.Mutex
 	open map[mail.RecipientID]bool
+	any  bool
 }
 
 func newLedger(pending []mail.RecipientID, s Sink) *ledger {
@@ -39,11 +40,20 @@ func newLedger(pending []mail.RecipientID, s Sink) *ledger {
 	return l
 }
 
+// Report passes a report on.
+func (l *ledger) Report(r Report) {
+	l.mu.Lock()
+	l.any = true
+	l.mu.Unlock()
+	l.Sink.Report(r)
+}
+
 // Fate drops a fate for a recipient that has one already, or that nobody asked for: the first answer counts.
 func (l *ledger) Fate(f Fate) {
 	l.mu.Lock()
 	ok := l.open[f.Recipient]
 	delete(l.open, f.Recipient)
+	l.any = true
 	l.mu.Unlock()
 	if ok {
 		l.Sink.Fate(f)
@@ -63,6 +73,13 @@ func (l *ledger) settle(f Fate) {
 		f.Recipient = id
 		l.Sink.Fate(f)
 	}
+}
+
+// heard says that there was a report or a fate.
+func (l *ledger) heard() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.any
 }
 
 func (l *ledger) none() bool {

@@ -1,11 +1,13 @@
 package chain
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
 
@@ -17,6 +19,7 @@ type Stages struct {
 	Logger *slog.Logger
 	Now    func() time.Time
 
+	replace sync.Mutex // one Replace at a time
 	mu      sync.Mutex
 	entries map[stageKey]*entry
 	types   map[string]stage.Traits // of foreign stages, as configured
@@ -57,13 +60,15 @@ type Instance struct {
 
 // Replace makes the given instances the current ones. If one of them cannot be made, nothing changes.
 func (s *Stages) Replace(instances []Instance) error {
+	s.replace.Lock()
+	defer s.replace.Unlock()
 	fresh := map[stageKey]*entry{}
 	for _, in := range instances {
 		k := stageKey{in.Name, in.Hash}
 		s.mu.Lock()
 		_, have := s.entries[k]
 		s.mu.Unlock()
-		if have {
+		if have || fresh[k] != nil {
 			continue
 		}
 		st, err := in.New()
@@ -78,7 +83,9 @@ func (s *Stages) Replace(instances []Instance) error {
 	s.mu.Lock()
 	now := s.Now()
 	for _, e := range s.entries {
-		e.current = false
+		if e.current {
+			e.current, e.used = false, now // slips that name it may be on their way
+		}
 	}
 	for k, e := range fresh {
 		s.entries[k] = e
@@ -150,6 +157,18 @@ func (s *Stages) acquire(instance, hash string) (*entry, bool) {
 		e.used = s.Now()
 	}
 	return e, ok
+}
+
+// Process implements stage.Stage.
+func (e *entry) Process(ctx context.Context, m *mail.Message) (stage.Result, error) {
+	return e.stage.Process(ctx, m)
+}
+
+// hold is for who has acquired the entry and needs it longer; it ends with another release.
+func (e *entry) hold() {
+	e.set.mu.Lock()
+	e.users++
+	e.set.mu.Unlock()
 }
 
 func (e *entry) release() {

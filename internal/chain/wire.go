@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,6 +20,10 @@ import (
 // errWire is what a peer sent that this version does not understand: the stage failed.
 var errWire = errors.New("not understood on the wire")
 
+// text is s as a protobuf string can carry it. What hosts and clients say is bytes; a message that cannot be encoded
+// would be lost, and with it the fate of a recipient.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 func addressFrom(s string) (mail.Address, error) {
 	if s == "" {
 		return mail.Address{}, nil
@@ -28,11 +33,11 @@ func addressFrom(s string) (mail.Address, error) {
 
 // EnvelopeProto is e on the wire.
 func EnvelopeProto(e *mail.Envelope) *stagev1.Envelope {
-	out := &stagev1.Envelope{ReversePath: e.ReversePath.String(), Ret: e.Ret, Envid: e.EnvID, EightBitMime: e.EightBitMIME, Smtputf8: e.SMTPUTF8,
-		Origin: &stagev1.Origin{Direction: string(e.Origin.Direction), Listener: e.Origin.Listener, Relay: e.Origin.Relay, User: e.Origin.User,
-			Client: e.Origin.Client, Helo: e.Origin.Helo, Tls: e.Origin.TLS}}
+	out := &stagev1.Envelope{ReversePath: e.ReversePath.String(), Ret: text(e.Ret), Envid: text(e.EnvID), EightBitMime: e.EightBitMIME, Smtputf8: e.SMTPUTF8,
+		Origin: &stagev1.Origin{Direction: string(e.Origin.Direction), Listener: e.Origin.Listener, Relay: e.Origin.Relay, User: text(e.Origin.User),
+			Client: e.Origin.Client, Helo: text(e.Origin.Helo), Tls: e.Origin.TLS}}
 	for _, r := range e.Recipients {
-		out.Recipients = append(out.Recipients, &stagev1.Recipient{Id: string(r.ID), Address: r.Address.String(), Notify: r.Notify, Orcpt: r.ORcpt})
+		out.Recipients = append(out.Recipients, &stagev1.Recipient{Id: string(r.ID), Address: r.Address.String(), Notify: text(r.Notify), Orcpt: text(r.ORcpt)})
 	}
 	return out
 }
@@ -92,7 +97,7 @@ func replyProto(r *mail.Reply) *stagev1.Reply {
 	if r == nil {
 		return nil
 	}
-	return &stagev1.Reply{Code: int32(r.Code), Enhanced: r.Enhanced, Text: r.Text, Private: r.Private}
+	return &stagev1.Reply{Code: int32(r.Code), Enhanced: text(r.Enhanced), Text: text(r.Text), Private: text(r.Private)}
 }
 
 func replyFrom(p *stagev1.Reply) *mail.Reply {
@@ -167,9 +172,9 @@ func branchProto(b stage.Branch) *stagev1.Branch {
 		out.After = durationpb.New(b.Verdict.After)
 	}
 	if b.Verdict.Kind == stage.KindDiscard {
-		out.Rule = b.Verdict.Reason
+		out.Rule = text(b.Verdict.Reason)
 	} else {
-		out.Reason = b.Verdict.Reason
+		out.Reason = text(b.Verdict.Reason)
 	}
 	return out
 }
@@ -194,7 +199,7 @@ func branchFrom(p *stagev1.Branch) (stage.Branch, error) {
 func notesProto(notes []slog.Attr) []*stagev1.Note {
 	var out []*stagev1.Note
 	for _, n := range notes {
-		out = append(out, &stagev1.Note{Key: n.Key, Value: n.Value.String()})
+		out = append(out, &stagev1.Note{Key: text(n.Key), Value: text(n.Value.String())})
 	}
 	return out
 }
@@ -225,6 +230,9 @@ func resultFrom(p *stagev1.Result) (stage.Result, error) {
 		return r, err
 	}
 	for _, f := range p.GetForks() {
+		if unknown(f) {
+			return r, fmt.Errorf("%w: a fork of an unknown kind", errWire)
+		}
 		b, err := branchFrom(f.GetBranch())
 		if err != nil {
 			return r, err
@@ -283,7 +291,7 @@ var outcomes = map[Outcome]relayv1.Outcome{
 // ReportProto is r on the wire and in the log.
 func ReportProto(r Report) *relayv1.HopReport {
 	return &relayv1.HopReport{Instance: r.Instance, Hash: r.Hash, Recipients: idsProto(r.Recipients), Outcome: outcomes[r.Outcome], Verdict: kindProto(r.Verdict),
-		Took: durationpb.New(r.Took), Edits: editsProto(r.Edits), EditsOmitted: r.EditsOmitted, Notes: notesProto(r.Notes), Reason: r.Reason}
+		Took: durationpb.New(r.Took), Edits: editsProto(r.Edits), EditsOmitted: r.EditsOmitted, Notes: notesProto(r.Notes), Reason: text(r.Reason)}
 }
 
 // ReportFrom reads a report. What it does not understand makes the report useless for going on after it, so it is
@@ -326,8 +334,8 @@ var concerns = map[Concern]relayv1.Concern{
 
 // FateProto is f on the wire and in the log.
 func FateProto(f Fate) *relayv1.Fate {
-	out := &relayv1.Fate{Recipient: string(f.Recipient), Kind: fateKinds[f.Kind], Concern: concerns[f.Concern], About: f.About, Reply: replyProto(f.Reply),
-		Host: f.Host, Reason: f.Reason, ByError: f.ByError}
+	out := &relayv1.Fate{Recipient: string(f.Recipient), Kind: fateKinds[f.Kind], Concern: concerns[f.Concern], About: text(f.About), Reply: replyProto(f.Reply),
+		Host: text(f.Host), Reason: text(f.Reason), ByError: f.ByError}
 	if f.After > 0 {
 		out.After = durationpb.New(f.After)
 	}

@@ -23,6 +23,9 @@ func Serve(ctx context.Context, configFile string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := service.MakeTemp(cfg.TempDir, log); err != nil {
+		return err
+	}
 	var pki *service.PKI
 	if cfg.PKI != nil {
 		if pki, err = service.OpenPKI(cfg.PKI.Directory, "egress"); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/service"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/smtpd"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
@@ -78,6 +79,9 @@ func (in *Ingress) now() time.Time { return time.Now() }
 
 // New prepares an Ingress: policy, users and certificates are read.
 func New(ctx context.Context, o Options) (*Ingress, error) {
+	if err := service.MakeTemp(o.Config.TempDir, o.Logger); err != nil {
+		return nil, err
+	}
 	if err := spool.CheckDurable(ctx, o.Conn, o.Config.NATS.Monitor, o.Durable || o.Config.NATS.Assumed); err != nil {
 		return nil, err
 	}
@@ -190,6 +194,9 @@ func (in *Ingress) finish(s *shard) {
 // Update puts a new revision in force: for sessions and runs that start from now on. If it cannot be, nothing
 // changes. Every service that the revision concerns must have said that it can run it.
 func (in *Ingress) Update(c *config.Config) error {
+	if err := service.MakeTemp(c.TempDir, in.o.Logger); err != nil {
+		return err
+	}
 	opened, err := in.openNew(c)
 	if err != nil {
 		return err

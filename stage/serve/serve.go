@@ -77,6 +77,9 @@ func Run(ctx context.Context, f stage.Factory, o Options) error {
 			return err
 		}
 	}
+	if err := service.MakeTemp(cfg.TempDir, o.Logger); err != nil {
+		return err
+	}
 	stages := chain.NewStages(retain, o.Logger, time.Now)
 	defer stages.Close()
 	apply := func(c *config.Config) error {

@@ -21,44 +21,61 @@ type Proc struct {
 	err  error
 }
 
+// build is the programs of the workspace with one set of build tags.
+type build struct {
+	once sync.Once
+	err  error
+	dir  string
+}
+
 var (
-	buildOnce sync.Once
-	buildErr  error
-	binDir    string
+	buildsMu sync.Mutex
+	builds   = map[string]*build{} // by tags
 )
 
-// Binary gives the path of a program of the workspace, built once per test binary: "stagecoach" or "nats-server".
-func Binary(t testing.TB, name string) string {
+// Binary gives the path of a program of the workspace, built once per test binary and set of build tags (comma
+// separated, added to those in $STAGECOACH_TEST_TAGS): "stagecoach" or "nats-server".
+func Binary(t testing.TB, name, tags string) string {
 	t.Helper()
-	buildOnce.Do(func() {
-		if binDir, buildErr = os.MkdirTemp("", "scbin"); buildErr != nil {
-			return
-		}
-		root, err := exec.Command("go", "env", "GOWORK").Output()
-		if err != nil {
-			buildErr = err
-			return
-		}
-		args := []string{"build", "-o", binDir + string(filepath.Separator), "github.com/stagecoachmail/stagecoach/cmd/stagecoach", "github.com/nats-io/nats-server/v2"}
-		if tags := os.Getenv("STAGECOACH_TEST_TAGS"); tags != "" {
-			args = append([]string{"build", "-tags", tags}, args[1:]...)
-		}
-		cmd := exec.Command("go", args...)
-		cmd.Dir = filepath.Dir(strings.TrimSpace(string(root)))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			buildErr = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if buildErr != nil {
-		t.Fatalf("building the programs: %v", buildErr)
+	tags = strings.Trim(os.Getenv("STAGECOACH_TEST_TAGS")+","+tags, ",")
+	buildsMu.Lock()
+	b := builds[tags]
+	if b == nil {
+		b = &build{}
+		builds[tags] = b
 	}
-	return filepath.Join(binDir, name)
+	buildsMu.Unlock()
+	b.once.Do(func() { b.dir, b.err = compile(tags) })
+	if b.err != nil {
+		t.Fatalf("building the programs: %v", b.err)
+	}
+	return filepath.Join(b.dir, name)
+}
+
+func compile(tags string) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "scbin"); err != nil {
+		return "", err
+	}
+	root, err := exec.Command("go", "env", "GOWORK").Output()
+	if err != nil {
+		return dir, err
+	}
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", dir+string(filepath.Separator), "github.com/stagecoachmail/stagecoach/cmd/stagecoach", "github.com/nats-io/nats-server/v2")
+	cmd.Dir = filepath.Dir(strings.TrimSpace(string(root)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
 }
 
 // Cleanup removes the built programs; call it at the end of TestMain.
 func Cleanup() {
-	if binDir != "" {
-		_ = os.RemoveAll(binDir)
+	buildsMu.Lock()
+	defer buildsMu.Unlock()
+	for _, b := range builds {
+		if b.dir != "" {
+			_ = os.RemoveAll(b.dir)
+		}
 	}
 }
 
@@ -86,16 +103,16 @@ func (r *Rig) Names() []string {
 	return names
 }
 
-// StartProc starts (or starts again) one process. Its output goes to <name>.log.
-func (r *Rig) StartProc(name string) *Proc {
+// StartProc starts (or starts again) one process, with more arguments if there are any. Its output goes to <name>.log.
+func (r *Rig) StartProc(name string, more ...string) *Proc {
 	r.T.Helper()
-	bin := Binary(r.T, "stagecoach")
+	bin := Binary(r.T, "stagecoach", r.Tags)
 	var args []string
 	switch instance, ingress := strings.CutPrefix(name, "ingress-"); {
 	case name == "up":
 		args = []string{"up", "--config", r.ConfigFile()}
 	case name == "nats" && r.Mode == PlainNATS:
-		bin = Binary(r.T, "nats-server")
+		bin = Binary(r.T, "nats-server", r.Tags)
 		conf := r.WriteFile("nats.conf", fmt.Sprintf("listen: %q\nhttp: %q\nmax_payload: 8MB\njetstream {store_dir: %q%s}\n", r.Addr("nats"), r.Addr("monitor"), r.Path("nats"), r.sync()))
 		args = []string{"-c", conf}
 	case name == "nats":
@@ -112,7 +129,7 @@ func (r *Rig) StartProc(name string) *Proc {
 		r.T.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(bin, args...)
+	cmd := exec.Command(bin, append(args, more...)...)
 	cmd.Dir = r.Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test

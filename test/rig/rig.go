@@ -51,6 +51,8 @@ type Rig struct {
 	CA  *CA
 	// Instances are the ingresses; the first one is "one".
 	Instances []string
+	// Tags are build tags of the programs: for builds that are broken on purpose.
+	Tags string
 	// LazyNATS runs a plain nats-server as it comes: it acknowledges what is not on disk yet.
 	LazyNATS bool
 
@@ -72,6 +74,10 @@ func New(t testing.TB, mode Mode) *Rig {
 		r.StopAll()
 		if t.Failed() {
 			r.dumpLogs()
+			if os.Getenv("STAGECOACH_TEST_KEEP") != "" {
+				t.Logf("kept: %s", dir)
+				return
+			}
 		}
 		_ = os.RemoveAll(dir)
 	})
@@ -301,6 +307,20 @@ func (r *Rig) Eventually(what string, limit time.Duration, ok func() bool) {
 			r.T.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// Run runs f as a subtest of the test that set the installation up: what fails in it fails the subtest.
+func (r *Rig) Run(name string, f func(t *testing.T)) {
+	r.T.Helper()
+	outer, ok := r.T.(*testing.T)
+	if !ok {
+		r.T.Fatal("subtests are for tests")
+	}
+	outer.Run(name, func(t *testing.T) {
+		r.T = t
+		defer func() { r.T = outer }()
+		f(t)
+	})
 }
 
 func (r *Rig) dumpLogs() {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"regexp"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -37,11 +36,13 @@ type Sink struct {
 	refuse     map[string]*smtp.SMTPError
 	deliveries []Delivery
 	keepBodies bool
+	keep       func(raw []byte) []byte
 	beforeDot  func(id string)
 	afterBody  func(id string) error
 	logins     int
 
-	t      testing.TB
+	conns  map[*smtp.Conn]bool
+	rig    *Rig
 	server *smtp.Server
 }
 
@@ -55,8 +56,13 @@ const (
 func (r *Rig) NewSink(name string) *Sink {
 	r.T.Helper()
 	pair := r.CA.Issue(r.T, r.Path("sink"), "smarthost", "smarthost.example")
-	s := &Sink{Addr: r.Addr(name), password: SinkPassword, refuse: map[string]*smtp.SMTPError{}, keepBodies: true, t: r.T}
-	s.server = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &sinkSession{sink: s, conn: c}, nil }))
+	s := &Sink{Addr: r.Addr(name), password: SinkPassword, refuse: map[string]*smtp.SMTPError{}, conns: map[*smtp.Conn]bool{}, keepBodies: true, rig: r}
+	s.server = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.conns[c] = true
+		return &sinkSession{sink: s, conn: c}, nil
+	}))
 	s.server.Domain = "smarthost.example"
 	s.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}}
 	s.server.MaxMessageBytes = 200 << 20
@@ -76,7 +82,7 @@ func (s *Sink) Route() string {
 func (s *Sink) listen() {
 	l, err := net.Listen("tcp", s.Addr)
 	if err != nil {
-		s.t.Fatal(err)
+		s.rig.T.Fatal(err)
 	}
 	go func() { _ = s.server.Serve(l) }()
 }
@@ -99,10 +105,26 @@ func (s *Sink) SetPassword(p string) {
 	s.mu.Unlock()
 }
 
+// HangUp cuts every connection: the next message needs a new login.
+func (s *Sink) HangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Conn().Close() // it may have ended
+	}
+}
+
 // DropBodies keeps the ledger but not the bytes.
 func (s *Sink) DropBodies() {
 	s.mu.Lock()
 	s.keepBodies = false
+	s.mu.Unlock()
+}
+
+// Keep keeps of each message what f makes of its bytes.
+func (s *Sink) Keep(f func(raw []byte) []byte) {
+	s.mu.Lock()
+	s.keep = f
 	s.mu.Unlock()
 }
 
@@ -140,13 +162,13 @@ func (s *Sink) Find(id string) []Delivery {
 
 // Wait waits until a message has arrived.
 func (s *Sink) Wait(id string, limit time.Duration) Delivery {
-	s.t.Helper()
+	s.rig.T.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		if found := s.Find(id); len(found) > 0 {
 			return found[0]
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("message %s has not arrived within %v", id, limit)
+			s.rig.T.Fatalf("message %s has not arrived within %v", id, limit)
 		}
 	}
 }
@@ -209,7 +231,7 @@ func IDOf(raw []byte) string {
 
 func (s *sinkSession) Data(r io.Reader) error {
 	s.sink.mu.Lock()
-	keep, before, after := s.sink.keepBodies, s.sink.beforeDot, s.sink.afterBody
+	keep, digest, before, after := s.sink.keepBodies, s.sink.keep, s.sink.beforeDot, s.sink.afterBody
 	s.sink.mu.Unlock()
 	head := make([]byte, 4096)
 	n, err := io.ReadFull(r, head)
@@ -230,6 +252,9 @@ func (s *sinkSession) Data(r io.Reader) error {
 		return err
 	}
 	d.Raw, d.Dot = body.Bytes(), time.Now()
+	if digest != nil {
+		d.Raw = digest(d.Raw)
+	}
 	if after != nil {
 		if err := after(d.ID); err != nil {
 			return err
@@ -242,8 +267,14 @@ func (s *sinkSession) Data(r io.Reader) error {
 	return nil
 }
 
-func (s *sinkSession) Reset()        { s.from, s.to = "", nil }
-func (s *sinkSession) Logout() error { return nil }
+func (s *sinkSession) Reset() { s.from, s.to = "", nil }
+
+func (s *sinkSession) Logout() error {
+	s.sink.mu.Lock()
+	defer s.sink.mu.Unlock()
+	delete(s.sink.conns, s.conn)
+	return nil
+}
 
 type quiet struct{}
 

@@ -168,6 +168,10 @@ func (d *Dispatcher) run(j *job) {
 	if k, down := d.blockedBy(slip, j.probe); down {
 		j.group.Done = done
 		d.park(j, chain.Fate{Kind: chain.Refused, Concern: k.concern, About: k.about, Reason: "known to be down"})
+		if j.probe != nil { // it did not get there, and waits for something else now: the next one probes
+			d.gates.postpone(*j.probe, probeWait(0))
+			d.poke()
+		}
 		return
 	}
 	m, err := replay(j.message, done)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -70,7 +71,11 @@ func (d *Dispatcher) judgePart(ctx context.Context, h chain.Hop, p part) ([]part
 	if err != nil {
 		d.o.Logger.Warn("inline stage failed", "id", p.message.ID, "stage", h.Instance, "on_error", string(h.OnError), "error", err)
 		same := part{to: p.to, done: p.done, message: p.message}
-		switch h.OnError {
+		onError := h.OnError
+		if not, ok := errors.AsType[*chain.NotHandedOver](err); ok && not.Unknown {
+			onError = chain.OnErrorDefer // a service that does not know the configuration has not failed
+		}
+		switch onError {
 		case chain.OnErrorSkip:
 			same.done = append(slices.Clip(p.done), chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Skipped, Reason: err.Error()})
 		case chain.OnErrorQuarantine:

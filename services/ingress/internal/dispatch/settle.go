@@ -19,6 +19,7 @@ func (d *Dispatcher) settle(r *run, fates []chain.Fate) {
 	var failures []failure
 	var reported []mail.RecipientID
 	byFate := map[string]int{} // index into s.Waits, of fates that wait alike
+	now := d.o.Now()           // one for all: who waits alike is tried again in one transaction
 	for _, f := range fates {
 		d.mailLog(r, f)
 		to := []mail.RecipientID{f.Recipient}
@@ -43,7 +44,7 @@ func (d *Dispatcher) settle(r *run, fates []chain.Fate) {
 				s.Ends = append(s.Ends, end(to, spool.EndReported, "", f))
 			}
 		default:
-			w := d.waitFor(r, f)
+			w := d.waitFor(r, f, now)
 			k := fmt.Sprint(w.Room, w.Next.UnixMilli(), f.Kind, f.Concern, f.About, f.Reply, f.Host, f.Reason)
 			if i, ok := byFate[k]; ok && len(r.byDone(append(to, s.Waits[i].Recipients...))) == 1 {
 				s.Waits[i].Recipients = append(s.Waits[i].Recipients, f.Recipient)
@@ -103,9 +104,8 @@ func noReport(e *mail.Envelope, r mail.Recipient) string {
 }
 
 // waitFor decides where a recipient waits after f, and for what.
-func (d *Dispatcher) waitFor(r *run, f chain.Fate) spool.Wait {
+func (d *Dispatcher) waitFor(r *run, f chain.Fate, now time.Time) spool.Wait {
 	w := r.wait([]mail.RecipientID{f.Recipient}, f)
-	now := d.o.Now()
 	id := r.job.message.ID
 	k := key{f.Concern, f.About}
 	ours := f.Concern == chain.AboutHop || f.Concern == chain.AboutRoute
@@ -199,7 +199,7 @@ func (d *Dispatcher) mailLog(r *run, f chain.Fate) {
 		slog.String("fate", string(f.Kind)), slog.String("chain", r.slip.Chain), slog.String("route", r.slip.Route.Name),
 		slog.Int("attempt", r.job.group.Attempts+1), slog.Duration("age", d.o.Now().Sub(r.received).Round(time.Millisecond))}
 	if f.About != "" {
-		attrs = append(attrs, slog.String(string(f.Concern), f.About))
+		attrs = append(attrs, slog.String("concern", string(f.Concern)), slog.String("about", f.About))
 	}
 	if f.Host != "" {
 		attrs = append(attrs, slog.String("host", f.Host))

@@ -51,7 +51,7 @@ func (a *Adopter) Watch(ctx context.Context) error {
 		}
 		now := o.Clock.Now()
 		step, cancel := context.WithTimeout(ctx, o.Times.Ack)
-		revs, err := leaseRevs(step, js, o.Replicas)
+		revs, err := o.leaseRevs(step, js)
 		cancel()
 		if n := o.Conn.Stats().Reconnects; err != nil || n != reconnects || o.Conn.Status() != nats.CONNECTED {
 			if err != nil && ctx.Err() == nil {
@@ -124,10 +124,10 @@ func (a *Adopter) adopt(ctx context.Context, js jetstream.JetStream, o Options, 
 }
 
 // leaseRevs gives the revision of every lease.
-func leaseRevs(ctx context.Context, js jetstream.JetStream, replicas int) (map[string]uint64, error) {
+func (o *Options) leaseRevs(ctx context.Context, js jetstream.JetStream) (map[string]uint64, error) {
 	stream, err := js.Stream(ctx, leases)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = leaseStream(ctx, js, replicas)
+		stream, err = o.leaseStream(ctx, js)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("spool: leases: %w", err)

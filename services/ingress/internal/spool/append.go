@@ -120,7 +120,7 @@ func (a *appender) await(ctx context.Context, f flight) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case ack := <-f.tkt.Ok():
-		if ack.Sequence != f.rec.after+1 {
+		if fenced && ack.Sequence != f.rec.after+1 {
 			return fmt.Errorf("stored at %d, expected %d", ack.Sequence, f.rec.after+1)
 		}
 		return nil

@@ -26,8 +26,9 @@ type lease struct {
 	names  names
 
 	// writing is held through a renewal; mu is not, so that asking for the last renewal never waits for one.
-	writing sync.Mutex
-	renewal uint64
+	writing  sync.Mutex
+	renewal  uint64
+	released bool
 
 	mu  sync.Mutex
 	rev uint64 // sequence of our last value
@@ -35,11 +36,13 @@ type lease struct {
 	last time.Time
 }
 
-func leaseStream(ctx context.Context, js jetstream.JetStream, replicas int) (jetstream.Stream, error) {
-	spec := streamSpec(leases, []string{"lease.*"}, replicas, 64<<20)
+func (o *Options) leaseStream(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+	spec := streamSpec(leases, []string{"lease.*"}, o.Replicas, 64<<20)
 	spec.MaxMsgsPerSubject = 1
-	return ensureStream(ctx, js, spec)
+	return o.ensureStream(ctx, js, spec)
 }
+
+var errReleased = errors.New("spool: the lease was given up")
 
 // acquire takes the lease, or gives ErrOwned.
 func (l *lease) acquire(ctx context.Context) error {
@@ -60,7 +63,8 @@ func (l *lease) acquire(ctx context.Context) error {
 				return err
 			}
 		}
-		err = l.write(ctx, rev, &spoolv1.Lease{})
+		l.stands(rev, time.Time{})
+		err = l.write(ctx, &spoolv1.Lease{})
 		if errors.Is(err, errOutOfTurn) {
 			continue
 		}
@@ -129,11 +133,18 @@ func readLease(ctx context.Context, s jetstream.Stream, subject string) (*spoolv
 	return p, m.Sequence, nil
 }
 
-// write stores p over revision rev; errOutOfTurn if that is not the last one. A lost answer is cleared up by
-// reading back.
-func (l *lease) write(ctx context.Context, rev uint64, p *spoolv1.Lease) error {
+// write stores p over the revision that was last known; errOutOfTurn if that is not the last one. A lost answer is
+// cleared up by reading back.
+func (l *lease) write(ctx context.Context, p *spoolv1.Lease) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if l.released {
+		return errReleased
+	}
+	l.released = p.Released
+	l.mu.Lock()
+	rev := l.rev
+	l.mu.Unlock()
 	l.renewal++
 	p.Version, p.Instance, p.Process, p.Holder, p.Renewal = format, l.opts.Instance, l.opts.Process, l.opts.Holder, l.renewal
 	data, err := proto.Marshal(p)
@@ -184,12 +195,12 @@ func (l *lease) renew(ctx context.Context) error {
 		if err := l.opts.Clock.Sleep(ctx, l.opts.Times.Renew); err != nil {
 			return err
 		}
-		l.mu.Lock()
-		rev := l.rev
-		l.mu.Unlock()
-		err := l.write(ctx, rev, &spoolv1.Lease{})
+		err := l.write(ctx, &spoolv1.Lease{})
 		switch {
 		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errReleased):
+			<-ctx.Done() // the shard is being closed
 			return ctx.Err()
 		case errors.Is(err, errOutOfTurn):
 			cur, _, rerr := l.read(ctx)
@@ -207,10 +218,7 @@ func (l *lease) renew(ctx context.Context) error {
 
 // release gives the lease up; idle says that no outcome is open.
 func (l *lease) release(ctx context.Context, idle bool) error {
-	l.mu.Lock()
-	rev := l.rev
-	l.mu.Unlock()
-	return l.write(ctx, rev, &spoolv1.Lease{Released: true, Idle: idle})
+	return l.write(ctx, &spoolv1.Lease{Released: true, Idle: idle})
 }
 
 func (l *lease) lastRenewal() time.Time {

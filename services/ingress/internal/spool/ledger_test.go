@@ -128,6 +128,11 @@ func (w *world) land() {
 	w.ledger.written(f.t, f.m.Seq)
 }
 
+func (w *world) purge() {
+	floor := w.ledger.floor()
+	maps.DeleteFunc(w.log, func(seq uint64, _ []byte) bool { return seq < floor })
+}
+
 func (w *world) check(t *rapid.T) {
 	for id, recipients := range w.model {
 		got := map[mail.RecipientID]string{}
@@ -163,7 +168,7 @@ func TestReplayFindsEveryRecipient(t *testing.T) {
 	edits := mail.Edits{Splices: []mail.Splice{{Offset: 1, Insert: []byte("x")}}}
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
-		n := 0
+		n, crowd := 0, rapid.IntRange(1, 6).Draw(t, "crowd") // a single message holds the floor by itself
 		pick := func(t *rapid.T) string {
 			if n == 0 {
 				t.Skip("no message yet")
@@ -172,6 +177,9 @@ func TestReplayFindsEveryRecipient(t *testing.T) {
 		}
 		actions := map[string]func(*rapid.T){
 			"accept": func(t *rapid.T) {
+				if n >= crowd {
+					t.Skip("crowded")
+				}
 				a := &Accepted{ID: fmt.Sprintf("m%d", n)}
 				n++
 				w.model[a.ID] = map[mail.RecipientID]string{}
@@ -213,20 +221,22 @@ func TestReplayFindsEveryRecipient(t *testing.T) {
 			},
 			"send": w.send,
 			"land": func(*rapid.T) { w.land() },
-			"trail": func(t *rapid.T) {
-				if len(w.unpins) > 0 {
-					w.unpins[0]()
-					w.unpins = w.unpins[1:]
+			"trail": func(*rapid.T) {
+				for _, unpin := range w.unpins {
+					unpin()
 				}
+				w.unpins = nil
 			},
-			"purge": func(*rapid.T) {
-				floor := w.ledger.floor()
-				maps.DeleteFunc(w.log, func(seq uint64, _ []byte) bool { return seq < floor })
+			"purge": func(*rapid.T) { w.purge() },
+			"crash": func(t *rapid.T) {
+				if rapid.Bool().Draw(t, "purged") {
+					w.purge()
+				}
+				w.recover(t)
 			},
-			"crash": w.recover,
-			"":      w.check,
+			"": w.check,
 		}
-		for range 4 {
+		for range 10 {
 			t.Repeat(actions)
 		}
 		// Once everything is written, the log is needed only for what runs.

@@ -16,7 +16,8 @@ type Options struct {
 	Conn *nats.Conn
 	// Instance names the shard: the ingress instance's name. Any text; what no subject may contain is escaped.
 	Instance string
-	// Process is unique among all processes that ever ran: letters, digits, '-' and '_', at most 128.
+	// Process names the process, for people and uniquely (mail.NewID will do): letters, digits, '-' and '_', at most
+	// 128.
 	Process string
 	// Holder is the instance that this process runs as; empty: Instance. Another than Instance: an adoption.
 	Holder string

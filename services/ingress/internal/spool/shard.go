@@ -2,9 +2,11 @@ package spool
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +56,9 @@ func Open(ctx context.Context, opts Options) (*Shard, *Recovered, error) {
 	if err := opts.complete(); err != nil {
 		return nil, nil, err
 	}
+	// A process may own a shard twice, one time after the other; neither the lease nor a Msg-Id of the first time is
+	// ours.
+	opts.Process += "-" + strings.ToLower(rand.Text()[:10])
 	js, err := opts.jetStream()
 	if err != nil {
 		return nil, nil, err
@@ -84,7 +89,7 @@ func Open(ctx context.Context, opts Options) (*Shard, *Recovered, error) {
 
 func (s *Shard) open(ctx context.Context) (*Recovered, error) {
 	o := &s.opts
-	stream, err := leaseStream(ctx, s.js, o.Replicas)
+	stream, err := o.leaseStream(ctx, s.js)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +163,7 @@ func (s *Shard) fresh(ctx context.Context, name, subject string, limit, perSubje
 	default:
 		spec.FirstSeq = old.CachedInfo().Config.FirstSeq
 	}
-	return ensureStream(ctx, s.js, spec)
+	return s.opts.ensureStream(ctx, s.js, spec)
 }
 
 // goes runs one of the shard's loops. One that ends while the shard lives has lost it.
@@ -236,6 +241,9 @@ func (s *Shard) Accept(ctx context.Context, a *Accepted) error {
 	}
 	if !s.queue.put(u) {
 		return s.gone()
+	}
+	if !ackAfterAppend {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Times.Append)
 	defer cancel()

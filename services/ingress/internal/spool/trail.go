@@ -68,7 +68,7 @@ func newTrailWriter(ctx context.Context, s *Shard) (*trailWriter, error) {
 	spec := streamSpec(trailStream, []string{"trail.*"}, s.opts.Replicas, s.opts.Limits.Trail)
 	spec.Discard = jetstream.DiscardOld
 	spec.MaxAge = s.opts.Limits.TrailAge
-	if _, err := ensureStream(ctx, s.js, spec); err != nil {
+	if _, err := s.opts.ensureStream(ctx, s.js, spec); err != nil {
 		return nil, err
 	}
 	return &trailWriter{shard: s, ids: recordIDs{prefix: s.opts.Process + "-t"}, wake: make(chan struct{}, 1)}, nil

@@ -50,6 +50,8 @@ var (
 const (
 	codeWrongLast         jetstream.ErrorCode = 10071
 	codeWrongLastConstant jetstream.ErrorCode = 10164
+	codeNoPeers           jetstream.ErrorCode = 10005
+	codeNotAvailable      jetstream.ErrorCode = 10008
 	codeStoreFailed       jetstream.ErrorCode = 10077
 	codeStorage           jetstream.ErrorCode = 10047
 	codeResources         jetstream.ErrorCode = 10023
@@ -63,9 +65,11 @@ type streamWire struct {
 }
 
 func (w *streamWire) options(r *record) []jetstream.PublishOpt {
-	return []jetstream.PublishOpt{
-		jetstream.WithMsgID(r.id), jetstream.WithExpectStream(w.name), jetstream.WithExpectLastSequence(r.after),
+	opts := []jetstream.PublishOpt{jetstream.WithMsgID(r.id), jetstream.WithExpectStream(w.name)}
+	if fenced {
+		opts = append(opts, jetstream.WithExpectLastSequence(r.after))
 	}
+	return opts
 }
 
 func (w *streamWire) send(r *record) (ticket, error) {
@@ -113,21 +117,42 @@ func streamSpec(name string, subjects []string, replicas int, limit int64) jetst
 	return jetstream.StreamConfig{
 		Name: name, Subjects: subjects, Replicas: replicas, MaxBytes: limit,
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		Duplicates: 2 * time.Minute,
+		// The expected sequence is what keeps a repeat from being stored twice; the server remembers ids for no longer
+		// than a repeat lasts, as it keeps them all in memory.
+		Duplicates: time.Minute,
 		// Read back from the leader alone: a follower may not have yet what was acknowledged.
 		AllowDirect: false,
 	}
 }
 
-// ensureStream creates a stream, or brings its limits to what the configuration now says. It refuses one that does
-// not keep what it acknowledges.
-func ensureStream(ctx context.Context, js jetstream.JetStream, spec jetstream.StreamConfig) (jetstream.Stream, error) {
-	s, err := js.CreateOrUpdateStream(ctx, spec)
-	if err != nil {
+// ensureStream creates a stream, or brings its limits to what the configuration now says. A cluster that has not
+// formed yet drops such a request or finds no place for the stream: it is asked again until ctx ends. A stream that
+// does not keep what it acknowledges is refused.
+func (o *Options) ensureStream(ctx context.Context, js jetstream.JetStream, spec jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		step, cancel := context.WithTimeout(ctx, o.Times.Ack)
+		s, err := js.CreateOrUpdateStream(step, spec)
+		cancel()
+		if err == nil {
+			if c := s.CachedInfo().Config; c.Storage != jetstream.FileStorage || c.PersistMode == jetstream.AsyncPersistMode {
+				return nil, fmt.Errorf("%w: the stream %s is not on disk, or is written behind", ErrNotDurable, spec.Name)
+			}
+			return s, nil
+		}
+		if forming(err) && ctx.Err() == nil {
+			o.Logger.Info("spool: waiting for JetStream", "stream", spec.Name, "err", err)
+			if o.Clock.Sleep(ctx, o.Times.Pause) == nil {
+				continue
+			}
+		}
 		return nil, fmt.Errorf("spool: stream %s: %w", spec.Name, err)
 	}
-	if c := s.CachedInfo().Config; c.Storage != jetstream.FileStorage || c.PersistMode == jetstream.AsyncPersistMode {
-		return nil, fmt.Errorf("%w: the stream %s is not on disk, or is written behind", ErrNotDurable, spec.Name)
+}
+
+func forming(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode == codeNoPeers || api.ErrorCode == codeNotAvailable
 	}
-	return s, nil
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout)
 }
