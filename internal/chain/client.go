@@ -1,12 +1,14 @@
 package chain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,19 +24,27 @@ import (
 const egressIdentity = "egress"
 
 // A call that took nothing is repeated: with round robin, the other addresses behind the name are tried. A refusal costs
-// little, since it comes before the content.
+// little, since it comes before the content; the pauses, doubled each time, let connections to other addresses come up.
 const (
 	attempts = 3
 	refusals = 8
+	pause    = 5 * time.Millisecond
 )
 
 // elsewhere makes a call until some address behind the name takes it.
-func elsewhere(ctx context.Context, call func() error) error {
+func (g *GRPC) elsewhere(ctx context.Context, call func() error) error {
 	for n := 1; ; n++ {
 		err := call()
 		not, ok := errors.AsType[*NotHandedOver](err)
 		if !ok || ctx.Err() != nil || n >= refusals || !not.Unknown && n >= attempts {
 			return err
+		}
+		if not.Unknown {
+			select {
+			case <-time.After(cmp.Or(g.pause, pause) << (n - 1)):
+			case <-ctx.Done():
+				return err
+			}
 		}
 	}
 }
@@ -47,7 +57,8 @@ type GRPC struct {
 	Traits func(typ string) (stage.Traits, bool)
 	Logger *slog.Logger
 
-	described sync.Map // address -> true, until a call fails
+	pause     time.Duration // before the first repetition, if not the usual one
+	described sync.Map      // address -> true, until a call fails
 }
 
 // Relay implements Network.
@@ -57,18 +68,18 @@ func (g *GRPC) Relay(ctx context.Context, p *Parcel, s Sink) error {
 		h := p.Slip.Hops[0]
 		address, identity = h.Address, h.identity()
 	}
-	return elsewhere(ctx, func() error {
+	err := g.elsewhere(ctx, func() error {
 		if len(p.Slip.Hops) > 0 {
 			if err := g.describe(ctx, p.Slip.Hops[0]); err != nil {
 				return err
 			}
 		}
-		err := g.relay(ctx, address, identity, p, s)
-		if err != nil {
-			g.described.Delete(address)
-		}
-		return err
+		return g.relay(ctx, address, identity, p, s)
 	})
+	if err != nil {
+		g.described.Delete(address) // not in between: two calls each time would meet the same one of two services
+	}
+	return err
 }
 
 func (h Hop) identity() string {
@@ -107,6 +118,7 @@ func (g *GRPC) relay(ctx context.Context, address, identity string, p *Parcel, s
 	why := "the callee ended the stream without a fate"
 	if err != nil {
 		why = err.Error()
+		g.described.Delete(address)
 	}
 	about := EgressHop
 	if len(p.Slip.Hops) > 0 {
@@ -189,16 +201,16 @@ func (g *GRPC) receive(ctx context.Context, stream relayv1.RelayService_RelayCli
 
 // Process implements Network. The error is a NotHandedOver if no service behind the address took the message.
 func (g *GRPC) Process(ctx context.Context, h Hop, m *mail.Message) (res stage.Result, err error) {
-	err = elsewhere(ctx, func() error {
+	err = g.elsewhere(ctx, func() error {
 		if err := g.describe(ctx, h); err != nil {
 			return err
 		}
 		res, err = g.process(ctx, h, m)
-		if _, ok := errors.AsType[*NotHandedOver](err); ok {
-			g.described.Delete(h.Address)
-		}
 		return err
 	})
+	if _, ok := errors.AsType[*NotHandedOver](err); ok {
+		g.described.Delete(h.Address)
+	}
 	return res, err
 }
 

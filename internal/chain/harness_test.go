@@ -229,7 +229,7 @@ type setting struct {
 	build func(t *testing.T, hops []hopSpec, out Carrier) (*Runner, Slip)
 }
 
-// settings: the same tests in one process and over gRPC, where each stage is a service of its own, or judged from afar.
+// settings: the same tests in one process, over gRPC, where each stage is a service of its own, and mixed.
 var settings = []setting{
 	{"in process", func(t *testing.T, hops []hopSpec, out Carrier) (*Runner, Slip) {
 		slip := Slip{Chain: "c", Revision: "r", Route: Route{Name: "out", Hash: "h"}}
@@ -240,6 +240,19 @@ var settings = []setting{
 		return &Runner{Stages: stages, Egress: out, Logger: quiet, Now: time.Now}, slip
 	}},
 	{"relayed over gRPC", func(t *testing.T, hops []hopSpec, out Carrier) (*Runner, Slip) { return remote(t, hops, out, false) }},
+	{"amid stages of this process", func(t *testing.T, hops []hopSpec, out Carrier) (*Runner, Slip) {
+		runner, slip := remote(t, hops, out, false)
+		runner.Egress, slip.Route.Address = out, ""
+		var here []Instance
+		for i := 1; i < len(hops); i += 2 {
+			slip.Hops[i].Address = ""
+			here = append(here, Instance{Name: hops[i].Instance, Hash: hops[i].Hash, Type: hops[i].Type, Traits: hops[i].traits, New: func() (stage.Stage, error) { return hops[i].st, nil }})
+		}
+		if err := runner.Stages.Replace(here); err != nil {
+			t.Fatal(err)
+		}
+		return runner, slip
+	}},
 	{"judged over gRPC", func(t *testing.T, hops []hopSpec, out Carrier) (*Runner, Slip) { return remote(t, hops, out, true) }},
 }
 
@@ -311,7 +324,7 @@ func newNetwork(t testing.TB, types map[string]stage.Traits) *GRPC {
 			_ = c.Close()
 		}
 	})
-	g := &GRPC{Logger: quiet, Conn: func(address, _ string) (grpc.ClientConnInterface, error) {
+	g := &GRPC{Logger: quiet, pause: time.Microsecond, Conn: func(address, _ string) (grpc.ClientConnInterface, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if c, ok := conns[address]; ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/mail"
@@ -29,8 +30,8 @@ func Judge(ctx context.Context, st stage.Stage, traits stage.Traits, h Hop, m *m
 	}
 	ch := make(chan answer, 1)
 	copied := *m
-	copied.Envelope = m.Envelope.Clone()
-	content := m.Content.Retain()
+	copied.Envelope, copied.Pending = m.Envelope.Clone(), slices.Clone(m.Pending)
+	content := m.Content
 	release := func() {}
 	if e, ok := st.(*entry); ok {
 		e.hold() // a stage that was left behind is not closed

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
@@ -114,7 +117,7 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 		r.judge(ctx, p, local, local.traits, s)
 	case r.Network == nil:
 		r.wait(p, h, "no network to reach "+h.Address, s)
-	case h.ProcessOnly:
+	case h.ProcessOnly || p.Slip.comesBack():
 		remote := stage.Func(func(ctx context.Context, m *mail.Message) (stage.Result, error) {
 			return r.Network.Process(ctx, h, m)
 		})
@@ -126,6 +129,15 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 			r.unreached(ctx, p, h, not, s)
 		}
 	}
+}
+
+// comesBack says that what follows the first hop is in this process, where that hop cannot reach it: then it judges
+// and no more.
+func (s *Slip) comesBack() bool {
+	if len(s.Hops) > 1 {
+		return s.Hops[1].Address == ""
+	}
+	return s.Route.Address == ""
 }
 
 func (r *Runner) deliver(ctx context.Context, p *Parcel, s Sink) {
@@ -253,11 +265,17 @@ func (r *Runner) failed(ctx context.Context, p *Parcel, h Hop, cause error, took
 	}
 }
 
+// over says that the caller's time was over. A callee may have noticed it first, and said so.
+func over(ctx context.Context, err error) bool {
+	code := status.Code(err)
+	return ctx.Err() != nil || code == codes.DeadlineExceeded || code == codes.Canceled
+}
+
 // unreached does what on_error says of a stage that did not take the message. One that does not know the instance or
 // its configuration is no failure of the stage: the message waits for it, unless it would have no effect anyway.
 func (r *Runner) unreached(ctx context.Context, p *Parcel, h Hop, not *NotHandedOver, s Sink) {
 	defers := h.OnError != OnErrorSkip && h.OnError != OnErrorQuarantine
-	if ctx.Err() != nil || !h.Shadow && (not.Unknown || defers) {
+	if over(ctx, not) || !h.Shadow && (not.Unknown || defers) {
 		r.wait(p, h, not.Error(), s)
 		return
 	}

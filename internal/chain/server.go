@@ -39,7 +39,7 @@ func (s *RelayServer) Relay(stream grpc.BidiStreamingServer[relayv1.RelayRequest
 	go back.listen(cancel)
 	err = s.Runner.RunHere(ctx, p, back)
 	if not, ok := errors.AsType[*NotHandedOver](err); ok {
-		return status.Error(codes.FailedPrecondition, not.Cause.Error())
+		return status.Error(codes.FailedPrecondition, text(not.Cause.Error()))
 	}
 	return err
 }
@@ -55,7 +55,7 @@ func (s *RelayServer) receive(stream grpc.BidiStreamingServer[relayv1.RelayReque
 	}
 	env, err := EnvelopeFrom(begin.GetEnvelope())
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, status.Error(codes.InvalidArgument, text(err.Error()))
 	}
 	p := &Parcel{Message: mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Received: timeFrom(begin.GetReceived()), Envelope: env, Pending: idsFrom(begin.GetPending())}, Slip: slipFrom(begin.GetSlip())}
 	for _, id := range p.Pending {
@@ -94,9 +94,9 @@ func (s *RelayServer) receive(stream grpc.BidiStreamingServer[relayv1.RelayReque
 // contentStatus tells a peer that breaks the protocol from a disk of ours that is full.
 func contentStatus(err error) error {
 	if errors.Is(err, errWire) {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return status.Error(codes.InvalidArgument, text(err.Error()))
 	}
-	return status.Error(codes.Unavailable, err.Error())
+	return status.Error(codes.Unavailable, text(err.Error()))
 }
 
 func (s *RelayServer) knows(slip Slip) bool {
@@ -212,7 +212,7 @@ func (s *StageServer) Process(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 	}
 	env, err := EnvelopeFrom(begin.GetEnvelope())
 	if err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return status.Error(codes.InvalidArgument, text(err.Error()))
 	}
 	local, ok := s.Runner.Stages.acquire(begin.GetInstance(), begin.GetHash())
 	if !ok {
@@ -261,7 +261,7 @@ func (s *StageServer) receive(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 
 // replyStatus carries an SMTP reply over gRPC as a status detail.
 func replyStatus(err error) error {
-	st := status.New(codes.Internal, err.Error())
+	st := status.New(codes.Internal, text(err.Error()))
 	if r, ok := mail.AsReply(err); ok {
 		if with, e := st.WithDetails(replyProto(r)); e == nil {
 			st = with

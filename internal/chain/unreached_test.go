@@ -103,7 +103,7 @@ func TestUnreached(t *testing.T) {
 	t.Run("egress", func(t *testing.T) {
 		for _, tt := range []struct {
 			name, address, want string
-		}{{"down", closedPort(t), "1 refused route out"}, {"not an egress", serve(t, &Runner{Logger: quiet, Now: time.Now}, "", stage.Traits{}), "1 refused hop egress"}, {"here, but there is none", "", "1 refused hop egress"}} {
+		}{{"down", closedPort(t), "1 refused hop egress"}, {"not an egress", serve(t, &Runner{Logger: quiet, Now: time.Now}, "", stage.Traits{}), "1 refused route out"}, {"here, but there is none", "", "1 refused hop egress"}} {
 			runner := &Runner{Network: newNetwork(t, nil), Logger: quiet, Now: time.Now}
 			s := &heard{}
 			runner.Run(t.Context(), parcel(mail.FromBytes([]byte(raw)), Slip{Route: Route{Name: "out", Address: tt.address}}), s)
@@ -126,11 +126,13 @@ func TestOtherAddress(t *testing.T) {
 	for _, processOnly := range []bool{false, true} {
 		var out outbox
 		var addresses []resolver.Address
+		egress := serve(t, &Runner{Egress: &out, Logger: quiet, Now: time.Now}, "", stage.Traits{})
+		others := newNetwork(t, nil)
 		types := map[string]stage.Traits{"a": {}}
 		for _, h := range []hopSpec{old, knows} {
 			st := stagesOf(t, h)
 			st.SetForeign(types)
-			addresses = append(addresses, resolver.Address{Addr: serve(t, &Runner{Stages: st, Egress: &out, Logger: quiet, Now: time.Now}, "a", stage.Traits{})})
+			addresses = append(addresses, resolver.Address{Addr: serve(t, &Runner{Stages: st, Network: others, Logger: quiet, Now: time.Now}, "a", stage.Traits{})})
 		}
 		name := manual.NewBuilderWithScheme("test")
 		name.InitialState(resolver.State{Addresses: addresses})
@@ -142,13 +144,17 @@ func TestOtherAddress(t *testing.T) {
 		defer conn.Close()
 		zero := NewStages(time.Hour, quiet, time.Now)
 		zero.SetForeign(types)
-		runner := &Runner{Stages: zero, Egress: &out, Logger: quiet, Now: time.Now, Network: &GRPC{Logger: quiet, Traits: zero.Foreign,
-			Conn: func(string, string) (grpc.ClientConnInterface, error) { return conn, nil }}}
+		runner := &Runner{Stages: zero, Logger: quiet, Now: time.Now, Network: &GRPC{Logger: quiet, Traits: zero.Foreign, Conn: func(address, identity string) (grpc.ClientConnInterface, error) {
+			if address == "name" {
+				return conn, nil
+			}
+			return others.Conn(address, identity)
+		}}}
 		h := knows.Hop
 		h.Address, h.ProcessOnly, h.OnError = "name", processOnly, OnErrorSkip
 		for range 10 {
 			s := &heard{}
-			runner.Run(t.Context(), parcel(mail.FromBytes([]byte(raw)), Slip{Hops: []Hop{h}, Route: Route{Name: "out"}}), s)
+			runner.Run(t.Context(), parcel(mail.FromBytes([]byte(raw)), Slip{Hops: []Hop{h}, Route: Route{Name: "out", Address: egress}}), s)
 			if want := append(slices.Clone(deliveredAll), "a verdict continue 1,2,3"); !slices.Equal(s.said(), want) {
 				t.Fatalf("process only %v: said %q", processOnly, s.said())
 			}
@@ -175,13 +181,14 @@ func TestDescribed(t *testing.T) {
 				var out outbox
 				h := spec("a", tt.traits, says(stage.Continue()))
 				h.OnError, h.ProcessOnly = OnErrorSkip, processOnly
-				h.Address = serve(t, &Runner{Stages: stagesOf(t, h), Egress: &out, Logger: quiet, Now: time.Now}, tt.typ, tt.traits)
+				egress := serve(t, &Runner{Egress: &out, Logger: quiet, Now: time.Now}, "", stage.Traits{})
+				h.Address = serve(t, &Runner{Stages: stagesOf(t, h), Network: newNetwork(t, nil), Logger: quiet, Now: time.Now}, tt.typ, tt.traits)
 				types := map[string]stage.Traits{"a": {ReadsBody: true}}
 				zero := NewStages(time.Hour, quiet, time.Now)
 				zero.SetForeign(types)
-				runner := &Runner{Stages: zero, Egress: &out, Network: newNetwork(t, types), Logger: quiet, Now: time.Now}
+				runner := &Runner{Stages: zero, Network: newNetwork(t, types), Logger: quiet, Now: time.Now}
 				s := &heard{}
-				runner.Run(t.Context(), parcel(mail.FromBytes([]byte(raw)), Slip{Hops: []Hop{h.Hop}, Route: Route{Name: "out"}}), s)
+				runner.Run(t.Context(), parcel(mail.FromBytes([]byte(raw)), Slip{Hops: []Hop{h.Hop}, Route: Route{Name: "out", Address: egress}}), s)
 				if !slices.Equal(s.said(), tt.want) {
 					t.Errorf("said %q", s.said())
 				}
@@ -265,12 +272,13 @@ func TestBreaks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var calls atomic.Int32
 			var out outbox
+			egress := serve(t, &Runner{Egress: &out, Logger: quiet, Now: time.Now}, "", stage.Traits{})
 			address := serveWith(t, func(s *grpc.Server) {
 				relayv1.RegisterRelayServiceServer(s, relayFunc{f: func(st stream) error { calls.Add(1); return tt.f(st) }})
 			})
-			runner := &Runner{Egress: &out, Network: newNetwork(t, nil), Logger: quiet, Now: time.Now}
+			runner := &Runner{Network: newNetwork(t, nil), Logger: quiet, Now: time.Now}
 			s := &heard{}
-			runner.Run(t.Context(), parcel(tt.content, Slip{Hops: []Hop{{Instance: "a", Type: "a", Address: address, OnError: tt.onError}}, Route: Route{Name: "out"}}), s)
+			runner.Run(t.Context(), parcel(tt.content, Slip{Hops: []Hop{{Instance: "a", Type: "a", Address: address, OnError: tt.onError}}, Route: Route{Name: "out", Address: egress}}), s)
 			slices.Sort(tt.want)
 			if !slices.Equal(s.said(), tt.want) {
 				t.Errorf("said\n%s\nwant\n%s", strings.Join(s.said(), "\n"), strings.Join(tt.want, "\n"))
@@ -291,7 +299,7 @@ func TestStall(t *testing.T) {
 	}{
 		{"it does not read", func(s grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error {
 			<-s.Context().Done()
-			return nil
+			return s.Context().Err()
 		}, "1 refused hop a"},
 		{"it does not answer", func(s grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error {
 			err := takeAll(s)
@@ -307,7 +315,7 @@ func TestStall(t *testing.T) {
 			defer cancel()
 			content, s := watch(t, []byte(raw+strings.Repeat("x", 20<<20))), &heard{}
 			start := time.Now()
-			runner.Run(ctx, parcel(content, Slip{Hops: []Hop{{Instance: "a", Type: "a", Address: address, OnError: OnErrorSkip}}, Route: Route{Name: "out"}}), s)
+			runner.Run(ctx, parcel(content, Slip{Hops: []Hop{{Instance: "a", Type: "a", Address: address, OnError: OnErrorSkip}}, Route: Route{Name: "out", Address: address}}), s)
 			if s.said()[0] != tt.want || len(s.fates) != 3 || out.count() > 0 {
 				t.Errorf("said %q", s.said())
 			}

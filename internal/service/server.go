@@ -63,8 +63,11 @@ func Listen(address string, pki *PKI, callers []string, log *slog.Logger) (*Serv
 // (a container behind a name), the port is opened on every interface, which only mutual TLS makes safe.
 func listen(address string, guarded bool) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-			return nil, err
+		// A socket is left behind by a process that was killed. Anything else there is somebody's file, and stays.
+		if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
 		}
 		return net.Listen("unix", path)
 	}

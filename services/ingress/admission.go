@@ -9,6 +9,10 @@ import (
 // minMessages is how many messages of the largest size fit under way at once, however small the budget.
 const minMessages = 2
 
+// leastBytes is what a message counts for at least: a run costs memory however small its message is, so the bound on
+// bytes bounds the number of messages too.
+const leastBytes = 16 << 10
+
 // errNoRoom is what a session hears before its 354 when too much is under way.
 var errNoRoom = &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "too much mail is under way, try again later"}
 
@@ -37,7 +41,9 @@ func (a *admission) setLimit(limit, largest int64) {
 func (a *admission) reserve(bytes int64, stranger bool) *grant {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.total+bytes > a.limit || stranger && a.byStranger+bytes > a.limit/2 {
+	bytes = max(bytes, leastBytes)
+	// One always fits: with a small budget a message of the largest size, and the field that we add, may be more than half.
+	if a.total > 0 && a.total+bytes > a.limit || stranger && a.byStranger > 0 && a.byStranger+bytes > a.limit/2 {
 		return nil
 	}
 	a.total += bytes
@@ -47,8 +53,13 @@ func (a *admission) reserve(bytes int64, stranger bool) *grant {
 	return &grant{a: a, bytes: bytes, stranger: stranger}
 }
 
-// shrink gives back what the message turned out not to need; shrink(0) gives everything back.
-func (g *grant) shrink(to int64) {
+// shrink gives back what the message turned out not to need.
+func (g *grant) shrink(to int64) { g.keep(max(to, leastBytes)) }
+
+// release gives everything back; doing it twice does no harm.
+func (g *grant) release() { g.keep(0) }
+
+func (g *grant) keep(to int64) {
 	g.a.mu.Lock()
 	defer g.a.mu.Unlock()
 	if to >= g.bytes {

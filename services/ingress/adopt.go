@@ -28,6 +28,7 @@ func (in *Ingress) runDown(ctx context.Context, log *spool.Shard, found *spool.R
 	in.mu.Lock()
 	in.adopted[s] = struct{}{}
 	in.mu.Unlock()
+	in.applyPause(s)
 	defer func() {
 		in.mu.Lock()
 		delete(in.adopted, s)

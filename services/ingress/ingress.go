@@ -126,7 +126,10 @@ func (in *Ingress) Run(ctx context.Context) error {
 	}
 	close(in.ready)
 	var loops sync.WaitGroup
-	loops.Go(func() { in.keepShard(ctx, first) })
+	// The own shard is kept until the sessions are over: who is in the middle of its message gets its 250.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	loops.Go(func() { in.keepShard(serving, first) })
 	loops.Go(func() { in.adopt(ctx) })
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.Background(), sessionGrace)
@@ -134,6 +137,7 @@ func (in *Ingress) Run(ctx context.Context) error {
 	if err := in.smtp.Shutdown(grace); err != nil {
 		in.o.Logger.Warn("sessions were cut", "error", err)
 	}
+	stop()
 	loops.Wait()
 	return nil
 }
@@ -181,6 +185,7 @@ func (in *Ingress) keepShard(ctx context.Context, s *shard) {
 			}
 		}
 		in.own.Store(s)
+		in.applyPause(s)
 		in.o.Logger.Info("the shard is back", "instance", in.o.Instance)
 	}
 }
@@ -286,11 +291,18 @@ func (in *Ingress) setPaused(paused bool) {
 	in.paused = paused
 	in.mu.Unlock()
 	for _, s := range in.shards() {
-		if paused {
-			s.dispatcher.Pause()
-		} else {
-			s.dispatcher.Resume()
-		}
+		in.applyPause(s)
+	}
+}
+
+// applyPause tells a dispatcher what holds now: that may have changed while its shard was being opened.
+func (in *Ingress) applyPause(s *shard) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.paused {
+		s.dispatcher.Pause()
+	} else {
+		s.dispatcher.Resume()
 	}
 }
 

@@ -85,7 +85,7 @@ func (r *reception) Write(p []byte) (int, error) {
 func (r *reception) Abort() {
 	r.body.Abort()
 	r.content.Discard()
-	r.grant.shrink(0)
+	r.grant.release()
 }
 
 // Commit judges by the inline stages, makes the message durable, and lets it run.
@@ -111,11 +111,11 @@ func (r *reception) Commit(ctx context.Context) (string, error) {
 		}
 	}
 	if a.Body, err = r.body.Finish(); err != nil {
-		r.grant.shrink(0)
+		r.grant.release()
 		return "", downReply(err)
 	}
-	if err := r.shard.dispatcher.Accept(ctx, a, content, judged, func() { r.grant.shrink(0) }); err != nil {
-		r.grant.shrink(0) // of what may be stored the shard takes care
+	if err := r.shard.dispatcher.Accept(ctx, a, content, judged, func() { r.grant.release() }); err != nil {
+		r.grant.release() // of what may be stored the shard takes care
 		return "", downReply(err)
 	}
 	return r.id, nil

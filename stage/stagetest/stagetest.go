@@ -3,8 +3,8 @@
 //
 //   - it returns soon after its deadline has passed or its context was cancelled;
 //   - it does not change the message it is given;
-//   - run again, it gives the same verdict and the same edits, in this process and over gRPC;
-//   - its edits are within its traits;
+//   - run again, several times at once, and over gRPC it gives the same verdict and the same edits;
+//   - its answers are complete, and its edits within its traits;
 //   - nothing of it runs after it was closed.
 package stagetest
 
@@ -12,11 +12,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"reflect"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,25 +53,44 @@ type Suite struct {
 // Run runs the suite on the stage that f makes.
 func Run(t *testing.T, f stage.Factory, s Suite) {
 	t.Helper()
+	c := conformance{t: t, factory: f, soon: soon, sub: func(name string, body func(testing.TB)) { t.Run(name, func(t *testing.T) { body(t) }) }}
+	c.run(s)
+}
+
+// conformance is one run of the suite. It knows no more of testing than its own test can replace.
+type conformance struct {
+	t       testing.TB
+	sub     func(name string, body func(testing.TB))
+	factory stage.Factory
+	soon    time.Duration
+	judged  int // samples that the stage did not fail on
+}
+
+func (c *conformance) run(s Suite) {
+	c.t.Helper()
 	before := goleak.IgnoreCurrent()
-	s.defaults(t)
-	st := s.build(t, f)
+	s.defaults(c.t)
+	st := s.build(c.t, c.factory)
 	samples := append(builtin(), s.Samples...)
 	for i, raw := range samples {
-		t.Run(fmt.Sprintf("sample-%02d", i), func(t *testing.T) { conform(t, f, st, raw) })
+		c.sub(fmt.Sprintf("sample-%02d", i), func(t testing.TB) { c.conform(t, st, raw) })
 	}
-	t.Run("deadline", func(t *testing.T) { deadline(t, st) })
-	if c, ok := st.(io.Closer); ok {
-		if err := c.Close(); err != nil {
-			t.Errorf("Close: %v", err)
+	if c.judged == 0 {
+		c.t.Errorf("the stage fails on each of the %d samples: that proves nothing of it", len(samples))
+	}
+	c.sub("deadline", func(t testing.TB) { c.deadline(t, st) })
+	c.sub("cancelled", func(t testing.TB) { c.cancelled(t, st) })
+	if closer, ok := st.(io.Closer); ok {
+		if err := closer.Close(); err != nil {
+			c.t.Errorf("Close: %v", err)
 		}
 	}
 	if err := goleak.Find(before); err != nil {
-		t.Errorf("something of the stage runs after its end: %v", err)
+		c.t.Errorf("something of the stage runs after its end: %v", err)
 	}
 }
 
-func (s *Suite) defaults(t *testing.T) {
+func (s *Suite) defaults(t testing.TB) {
 	if s.ConfigDir == "" {
 		s.ConfigDir = t.TempDir()
 	}
@@ -80,7 +102,7 @@ func (s *Suite) defaults(t *testing.T) {
 // now is the clock of the suite: a stage that writes the time into its edits writes the same one again.
 func now() time.Time { return time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC) }
 
-func (s *Suite) build(t *testing.T, f stage.Factory) stage.Stage {
+func (s *Suite) build(t testing.TB, f stage.Factory) stage.Stage {
 	t.Helper()
 	cfg, err := f.Decode(func(into any) error {
 		if s.Config == "" {
@@ -102,11 +124,24 @@ func (s *Suite) build(t *testing.T, f stage.Factory) stage.Stage {
 // Message makes a message of raw with two recipients.
 func Message(raw []byte) *mail.Message {
 	from, to := mail.Address{Local: "sender", Domain: "example.com"}, mail.Address{Local: "one", Domain: "example.net"}
-	m := &mail.Message{ID: fmt.Sprintf("test-%x", sha256.Sum256(raw))[:20], Attempt: 1, Received: now(), Content: mail.FromBytes(bytes.Clone(raw)),
+	m := &mail.Message{ID: fmt.Sprintf("test-%x", sha256.Sum256(raw))[:20], Attempt: 1, Received: now(), Content: content(raw),
 		Envelope: mail.Envelope{ReversePath: from, Recipients: []mail.Recipient{{ID: "1", Address: to}, {ID: "2", Address: mail.Address{Local: "two", Domain: "example.org"}}},
 			Origin: mail.Origin{Direction: mail.Outbound, Listener: "submission", Relay: "staff", Client: "192.0.2.1", Helo: "client.example.com"}},
 		Pending: []mail.RecipientID{"1", "2"}}
 	return m
+}
+
+// content is raw as an ingress holds it: above mail.InlineLimit in a file.
+func content(raw []byte) mail.Content {
+	if len(raw) > mail.InlineLimit {
+		b := mail.NewBuilder("")
+		if _, err := b.Write(raw); err == nil {
+			if c, err := b.Content(); err == nil {
+				return c
+			}
+		}
+	}
+	return mail.FromBytes(bytes.Clone(raw))
 }
 
 type answer struct {
@@ -115,31 +150,58 @@ type answer struct {
 	failed bool
 }
 
-func conform(t *testing.T, f stage.Factory, st stage.Stage, raw []byte) {
-	hop := chain.Hop{Instance: "under-test", Type: f.Type, Timeout: 30 * time.Second}
+// watched is the stage under test, with an eye on what it does to its message.
+func watched(t testing.TB, st stage.Stage) stage.Stage {
+	return stage.Func(func(ctx context.Context, m *mail.Message) (stage.Result, error) {
+		before := *m
+		before.Envelope, before.Pending = m.Envelope.Clone(), slices.Clone(m.Pending)
+		res, err := st.Process(ctx, m)
+		if !reflect.DeepEqual(before, *m) {
+			t.Errorf("the stage changed the message it was given:\n%+v\n%+v", before, *m)
+		}
+		return res, err
+	})
+}
+
+func (c *conformance) conform(t testing.TB, st stage.Stage, raw []byte) {
+	hop := chain.Hop{Instance: "under-test", Type: c.factory.Type, Timeout: 30 * time.Second}
+	st = watched(t, st)
 	run := func() answer {
 		m := Message(raw)
-		env := m.Envelope.Clone()
-		res, err := chain.Judge(t.Context(), st, f.Traits, hop, m)
+		defer m.Content.Release()
+		res, err := chain.Judge(t.Context(), st, c.factory.Traits, hop, m)
 		kept, readErr := mail.ReadAll(m.Content)
 		if readErr != nil || !bytes.Equal(kept, raw) {
-			t.Fatalf("the stage changed the content it was given (%v)", readErr)
+			t.Errorf("the stage changed the content it was given (%v)", readErr)
 		}
-		if !reflect.DeepEqual(env, m.Envelope) {
-			t.Fatal("the stage changed the envelope it was given")
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, chain.ErrContract):
+			t.Errorf("the stage may not do what it did: %v", err)
+		case err != nil:
 			t.Logf("the stage failed: %v", err)
 		}
 		return answer{branch: res.Branch, forks: res.Forks, failed: err != nil}
 	}
 	first := run()
-	if again := run(); !reflect.DeepEqual(normal(first), normal(again)) {
-		t.Errorf("run again, the stage answers otherwise:\n%+v\n%+v", first, again)
+	if !first.failed {
+		c.judged++
 	}
-	if remote := overGRPC(t, f, st, raw); !reflect.DeepEqual(normal(first), normal(remote)) {
-		t.Errorf("over gRPC, the stage answers otherwise:\n%+v\n%+v", first, remote)
+	same := func(how string, a answer) {
+		if normal(a) != normal(first) {
+			t.Errorf("%s, the stage answers otherwise:\n%s\n%s", how, normal(first), normal(a))
+		}
 	}
+	same("run again", run())
+	var wg sync.WaitGroup
+	at := make([]answer, 3)
+	for i := range at {
+		wg.Go(func() { at[i] = run() })
+	}
+	wg.Wait()
+	for _, a := range at {
+		same("run several times at once", a)
+	}
+	same("over gRPC", overGRPC(t, c.factory, st, raw))
 }
 
 // normal makes answers comparable: no splices and none are the same.
@@ -165,7 +227,7 @@ func branchText(b stage.Branch) string {
 	return s + fmt.Sprintf(" %v", b.Edits.Rewrites)
 }
 
-func overGRPC(t *testing.T, f stage.Factory, st stage.Stage, raw []byte) answer {
+func overGRPC(t testing.TB, f stage.Factory, st stage.Stage, raw []byte) answer {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	stages := chain.NewStages(time.Hour, log, time.Now)
@@ -199,24 +261,40 @@ func overGRPC(t *testing.T, f stage.Factory, st stage.Stage, raw []byte) answer 
 }
 
 // deadline gives the stage a message that is slow to read and a context that ends meanwhile.
-func deadline(t *testing.T, st stage.Stage) {
+func (c *conformance) deadline(t testing.TB, st stage.Stage) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	m := Message(large())
 	m.Content = &slow{Content: m.Content, done: ctx.Done()}
-	returned := make(chan struct{})
+	c.returns(ctx, t, "its deadline", st, m)
+}
+
+// cancelled gives the stage a message that nobody waits for any more.
+func (c *conformance) cancelled(t testing.TB, st stage.Stage) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.returns(ctx, t, "it was cancelled", st, Message(large()))
+}
+
+func (c *conformance) returns(ctx context.Context, t testing.TB, after string, st stage.Stage, m *mail.Message) {
+	returned := make(chan error, 1)
 	go func() {
-		defer close(returned)
+		defer func() {
+			if v := recover(); v != nil {
+				t.Errorf("after %s the stage panics: %v", after, v)
+				returned <- nil
+			}
+		}()
 		_, err := st.Process(ctx, m)
-		if err != nil {
-			t.Logf("with its deadline passed the stage says: %v", err)
-		}
+		returned <- err
 	}()
 	select {
-	case <-returned:
-	case <-time.After(soon):
-		t.Errorf("the stage still runs %v after its deadline", soon)
-		<-returned
+	case err := <-returned:
+		if err != nil {
+			t.Logf("after %s the stage says: %v", after, err)
+		}
+	case <-time.After(50*time.Millisecond + c.soon):
+		t.Errorf("the stage still runs %v after %s", c.soon, after)
 	}
 }
 

@@ -147,6 +147,8 @@ func TestStopUnderLoad(t *testing.T) {
 				if name == "nats" {
 					continue // what runs on it is cut, not stopped
 				}
+				before := len(sink.Deliveries())
+				r.Eventually("mail flows", 20*time.Second, func() bool { return len(sink.Deliveries()) > before+10 })
 				start := time.Now()
 				if err := r.Proc(name).Stop(stopLimit); err != nil {
 					t.Errorf("%s: %v after %v", name, err, time.Since(start))

@@ -54,12 +54,18 @@ routes:
 func install(t *testing.T, mode rig.Mode) (*rig.Rig, *rig.Sink) {
 	t.Helper()
 	r := rig.New(t, mode)
+	return r, prepare(t, r)
+}
+
+// prepare gives an installation what body needs.
+func prepare(t *testing.T, r *rig.Rig) *rig.Sink {
+	t.Helper()
 	sink := r.NewSink("smarthost")
 	if _, err := signer.WriteKeys(r.Path("data", "keys"), "example.com", "test"); err != nil {
 		t.Fatal(err)
 	}
 	r.Configure(strings.Replace(body, "ROUTE", sink.Route(), 1))
-	return r, sink
+	return sink
 }
 
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }

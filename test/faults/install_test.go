@@ -2,7 +2,6 @@ package faults
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
 
 	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
 	"github.com/stagecoachmail/stagecoach/services/signer"
@@ -144,49 +141,6 @@ func (in *installation) missing() int {
 	return n
 }
 
-// hurry wakes what waits for a time, and tells how many messages still wait.
-func (in *installation) hurry() int {
-	in.T.Helper()
-	n := 0
-	for name, w := range in.waiting {
-		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
-		resp, err := w.List(ctx, &ingressv1.ListRequest{PageSize: 1000}, grpc.WaitForReady(true))
-		if err == nil {
-			var ids []string
-			for _, m := range resp.GetWaiting() {
-				ids = append(ids, m.GetId())
-			}
-			n += len(ids)
-			_, err = w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids})
-		}
-		cancel()
-		if err != nil {
-			in.T.Logf("what waits at %s: %v", name, err)
-			n++
-		}
-	}
-	return n
-}
-
-// settle stops the load and waits until nothing is on its way any more. What has not arrived by then is lost.
-func (in *installation) settle(limit time.Duration) {
-	in.T.Helper()
-	in.load.stop()
-	start := time.Now()
-	for round := 0; ; round++ {
-		if in.missing() == 0 && in.hurry() == 0 {
-			break
-		}
-		if time.Since(start) > limit {
-			in.T.Logf("after %v %d copies are missing", limit, in.missing())
-			break
-		}
-		<-time.After(time.Second)
-	}
-	in.T.Logf("settled after %v", time.Since(start).Round(100*time.Millisecond))
-	in.rest()
-}
-
 var took = regexp.MustCompile(`took the shard over.* run=(\d+) waiting=(\d+)`)
 
 // rest restarts each ingress in good order and sees that its log holds nothing any more: whatever was under way has
@@ -215,17 +169,6 @@ func (in *installation) log(name string) []byte {
 		in.T.Fatal(err)
 	}
 	return b
-}
-
-// kill ends a process as kill -9 does, lets it be down for a while, and starts it again.
-func (in *installation) kill(name string, down time.Duration) {
-	in.T.Helper()
-	f := fault{what: "kill " + name, from: time.Now(), log: name == "nats"}
-	in.Proc(name).Kill()
-	<-time.After(down)
-	in.StartProc(name)
-	f.to = time.Now()
-	in.load.struck(f)
 }
 
 // judge compares, reports the figures, and gives the violations.
@@ -257,9 +200,10 @@ func (in *installation) judge() []violation {
 	return found
 }
 
-// clean fails the test for each violation.
+// clean fails the test for each violation; everything must have settled.
 func (in *installation) clean() {
 	in.T.Helper()
+	in.rest()
 	for i, v := range in.judge() {
 		if i == 20 {
 			in.T.Error("... and more")

@@ -37,6 +37,7 @@ func TestViolations(t *testing.T) {
 		"twice, killed after the last copy":    {acked, append(both[:2:2], copied("1", "a", 9000)), []fault{kill(9001, 9100)}, []kind{doubled}},
 		"three times, one kill":                {acked, append(both[:2:2], copied("1", "a", 90), copied("1", "a", 9000)), []fault{kill(100, 200)}, []kind{doubled}},
 		"twice, killed when the log was back":  {acked, append(both[:2:2], copied("1", "a", 9000)), []fault{{what: "nats", from: at(60), to: at(4000), log: true}, kill(4500, 4600)}, nil},
+		"twice, the fault was elsewhere":       {acked, append(both[:2:2], copied("1", "a", 9000)), []fault{{what: "stop", from: at(100), to: at(200), of: "n"}}, []kind{doubled}},
 		"never asked for":                      {unsent, both[:1], nil, []kind{unasked}},
 		"no answer":                            {unanswered, both[:1], nil, nil},
 		"no answer, and no copy":               {unanswered, nil, nil, nil},

@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -46,6 +47,8 @@ type fault struct {
 	from, to time.Time
 	// log: the log could not be written meanwhile.
 	log bool
+	// of: the tokens of the messages that it can concern begin so; empty: all messages.
+	of string
 }
 
 const (
@@ -65,7 +68,7 @@ func (f fault) excuses(a arrival, all []fault) bool {
 			recorded = o.to.Add(recording)
 		}
 	}
-	return f.from.Before(recorded) && f.to.After(a.dot.Add(-transit))
+	return strings.HasPrefix(a.token, f.of) && f.from.Before(recorded) && f.to.After(a.dot.Add(-transit))
 }
 
 // kind of a violation.
@@ -89,7 +92,9 @@ func (v violation) String() string { return string(v.kind) + ": " + v.text }
 // violations compares what clients saw with what arrived, by message and recipient, once everything has settled.
 func violations(sent []sending, got []arrival, faults []fault) []violation {
 	var out []violation
-	add := func(k kind, format string, args ...any) { out = append(out, violation{k, fmt.Sprintf(format, args...)}) }
+	add := func(k kind, format string, args ...any) {
+		out = append(out, violation{k, fmt.Sprintf(format, args...)})
+	}
 
 	type key struct{ token, id, to string }
 	byKey := map[key][]arrival{}

@@ -89,12 +89,6 @@ func (l *load) note(s sending) {
 	l.mu.Unlock()
 }
 
-func (l *load) struck(f fault) {
-	l.mu.Lock()
-	l.faults = append(l.faults, f)
-	l.mu.Unlock()
-}
-
 // seen gives what was seen so far.
 func (l *load) seen() ([]sending, []fault, []deferral) {
 	l.mu.Lock()
@@ -206,7 +200,8 @@ func (c *client) message(nc *conn) error {
 
 // open says MAIL, RCPT and DATA; false: refused, and the session goes on.
 func (c *client) open(nc *conn, s sending) (bool, error) {
-	lines := []string{"MAIL FROM:<alice@example.com>"}
+	// With its size, as an ingress reserves for the largest message where it is not told.
+	lines := []string{fmt.Sprintf("MAIL FROM:<alice@example.com> SIZE=%d", len(payload(s.token))+(1<<10))}
 	for _, to := range s.to {
 		lines = append(lines, "RCPT TO:<"+to+">")
 	}

@@ -124,20 +124,7 @@ func (r *Rig) StartProc(name string, more ...string) *Proc {
 	default:
 		args = []string{"run", name, "--config", r.ConfigFile()}
 	}
-	log, err := os.OpenFile(r.Path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		r.T.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(bin, append(args, more...)...)
-	cmd.Dir = r.Dir
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
-	if err := cmd.Start(); err != nil {
-		r.T.Fatal(err)
-	}
-	p := &Proc{Name: name, cmd: cmd, done: make(chan struct{})}
-	go func() { p.err = cmd.Wait(); close(p.done) }()
+	p := r.launch(name, bin, append(args, more...)...)
 	r.mu.Lock()
 	r.procs[name] = p
 	r.mu.Unlock()

@@ -56,6 +56,9 @@ type Rig struct {
 	// LazyNATS runs a plain nats-server as it comes: it acknowledges what is not on disk yet.
 	LazyNATS bool
 
+	// Ingress are more settings of the ingress, Listeners more of its listeners, as they stand in the file.
+	Ingress, Listeners string
+
 	ports map[string]int
 	mu    sync.Mutex
 	procs map[string]*Proc
@@ -176,9 +179,9 @@ nats: {servers: ["nats://{{nats}}"], monitor: "http://{{monitor}}"}
 pki: {directory: pki}
 ingress:
   address: "{{ingress-` + instance + `}}"
-  listeners:
+` + r.Ingress + `  listeners:
     - {name: local, address: "{{smtp-` + instance + `}}", tls: none}
-  limits: {message_size: 60MB}
+` + r.Listeners + `  limits: {message_size: 60MB}
 egress: {address: "{{egress}}"}
 `
 	text := head + body

@@ -38,6 +38,7 @@ type Sink struct {
 	keepBodies bool
 	keep       func(raw []byte) []byte
 	beforeDot  func(id string)
+	onHead     func(head []byte)
 	afterBody  func(id string) error
 	logins     int
 
@@ -142,6 +143,13 @@ func (s *Sink) OnData(f func(id string)) {
 	s.mu.Unlock()
 }
 
+// OnHead calls f with the first bytes of a message, at most 4096, while its body may still be on its way.
+func (s *Sink) OnHead(f func(head []byte)) {
+	s.mu.Lock()
+	s.onHead = f
+	s.mu.Unlock()
+}
+
 // Deliveries are what the sink has taken so far.
 func (s *Sink) Deliveries() []Delivery {
 	s.mu.Lock()
@@ -231,7 +239,7 @@ func IDOf(raw []byte) string {
 
 func (s *sinkSession) Data(r io.Reader) error {
 	s.sink.mu.Lock()
-	keep, digest, before, after := s.sink.keepBodies, s.sink.keep, s.sink.beforeDot, s.sink.afterBody
+	keep, digest, before, after, onHead := s.sink.keepBodies, s.sink.keep, s.sink.beforeDot, s.sink.afterBody, s.sink.onHead
 	s.sink.mu.Unlock()
 	head := make([]byte, 4096)
 	n, err := io.ReadFull(r, head)
@@ -239,6 +247,9 @@ func (s *sinkSession) Data(r io.Reader) error {
 		return err
 	}
 	d := Delivery{ID: IDOf(head[:n]), From: s.from, To: s.to}
+	if onHead != nil {
+		onHead(head[:n])
+	}
 	if before != nil {
 		before(d.ID)
 	}

@@ -19,6 +19,8 @@ import (
 const (
 	// maxPayload is the largest record in bytes: an accepted entry is at most 2 MB, a chunk 1 MiB.
 	maxPayload = 8 << 20
+	// maxStore is more than any disk has, in bytes.
+	maxStore = 1 << 50
 	// startWait is how long the server may take to read its streams at start.
 	startWait = 2 * time.Minute
 )
@@ -61,6 +63,11 @@ func Start(o Options) (*Server, error) {
 	so.NoSigs = true
 	so.MaxPayload = maxPayload
 	so.MaxPending = 256 << 20
+	if so.JetStreamMaxStore <= 0 {
+		// The server reserves the limits of all streams, and on a small disk would refuse to make them. What bounds
+		// intake is the free space that is there.
+		so.JetStreamMaxStore = maxStore
+	}
 	so.DontListen = o.Listen == "" && o.ConfigFile == ""
 	if o.Listen != "" {
 		if err := address(o.Listen, &so.Host, &so.Port); err != nil {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
-	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/depot"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
@@ -42,6 +42,9 @@ type Options struct {
 	Policy *policy.Policy
 	Logger *slog.Logger
 	Now    func() time.Time
+	// NotBefore: outcomes that were open when the shard was taken over count as open until then, and nothing that was
+	// found runs sooner. Zero: at once.
+	NotBefore time.Time
 	// UnknownDelay is how long after leave for a final dot an unknown outcome is tried again; 0: 15 s.
 	UnknownDelay time.Duration
 	// OpenAfter is how long a run may be without a fate before its recipients are settled as waiting; 0: 15 s.
@@ -58,15 +61,18 @@ type Dispatcher struct {
 	gates *gates
 	slots chan struct{} // for woken groups
 
-	ctx    context.Context // of all runs
-	cancel context.CancelFunc
-	runs   sync.WaitGroup
-	kick   chan struct{}
+	ctx      context.Context // of all runs
+	cancel   context.CancelFunc
+	stopping chan struct{} // closed by Close: nothing is started any more
+	runs     sync.WaitGroup
+	kick     chan struct{}
 
-	mu        sync.Mutex
-	paused    bool
-	closing   bool
-	notBefore map[string]time.Time // by message, for unknown outcomes
+	mu      sync.Mutex
+	paused  bool
+	closing bool
+	early   map[string]time.Time // by message: when an unknown outcome may be tried again
+	// flowing: what is parked before open gates is being woken; flow: it is to be, once more.
+	flowing, flow bool
 }
 
 // New makes a Dispatcher; Run starts it.
@@ -80,7 +86,8 @@ func New(o Options) *Dispatcher {
 	if o.Woken == 0 {
 		o.Woken = 32
 	}
-	d := &Dispatcher{o: o, gates: newGates(o.Now), slots: make(chan struct{}, o.Woken), kick: make(chan struct{}, 1), paused: o.Paused, notBefore: map[string]time.Time{}}
+	d := &Dispatcher{o: o, gates: newGates(o.Now, o.NotBefore), slots: make(chan struct{}, o.Woken), stopping: make(chan struct{}),
+		kick: make(chan struct{}, 1), paused: o.Paused, early: map[string]time.Time{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -97,37 +104,27 @@ func (d *Dispatcher) Accept(ctx context.Context, a *spool.Accepted, content mail
 
 // start runs an accepted message along its chains.
 func (d *Dispatcher) start(a *spool.Accepted, content mail.Content, in *Inline, ended func()) {
-	var left sync.WaitGroup
-	left.Add(len(a.Starts))
+	var left atomic.Int64
+	left.Store(int64(len(a.Starts)))
+	over := func() {
+		if left.Add(-1) == 0 && ended != nil {
+			ended()
+		}
+	}
 	for _, s := range a.Starts {
 		m := mail.Message{ID: a.ID, Received: a.Received, Envelope: a.Envelope, Content: content.Retain()}
-		d.fresh(&job{message: m, group: spool.Wait{Recipients: s.Recipients, Chain: s.Chain, Done: s.Done}, inline: in, ended: left.Done})
-	}
-	if ended != nil {
-		go func() { left.Wait(); ended() }()
+		d.launch(&job{message: m, group: spool.Wait{Recipients: s.Recipients, Chain: s.Chain, Done: s.Done}, inline: in, fresh: true, ended: over})
 	}
 }
 
-// fresh runs a job at once, or keeps it while the dispatcher is paused.
-func (d *Dispatcher) fresh(j *job) {
-	d.mu.Lock()
-	if d.paused && !d.closing {
-		d.mu.Unlock()
-		d.park(j, chain.Fate{Kind: chain.Refused, Concern: chain.AboutRecipient, Reason: "held until resume"})
-		j.end()
-		return
-	}
-	d.mu.Unlock()
-	d.launch(j)
-}
-
+// launch runs a job in its own goroutine. While the dispatcher is closing the job ends at once: what is in the log and
+// not settled runs again at the next start.
 func (d *Dispatcher) launch(j *job) {
 	started := d.spawn(func() {
 		defer j.end()
 		d.run(j)
 	})
 	if !started {
-		// What is in the log and not settled runs again at the next start.
 		j.end()
 	}
 }
@@ -143,129 +140,14 @@ func (d *Dispatcher) spawn(f func()) bool {
 	return true
 }
 
-func (j *job) end() {
-	j.message.Content.Release()
-	if j.ended != nil {
-		j.ended()
-	}
-}
-
-// run brings a job on its way by the configuration of now.
-func (d *Dispatcher) run(j *job) {
-	if j.inline != nil {
-		if j.group.Recipients = d.carryOut(j, j.inline); len(j.group.Recipients) == 0 {
-			return
-		}
-	}
-	cfg := d.o.Policy.View().Config()
-	c := cfg.ChainNamed(j.group.Chain)
-	if c == nil {
-		d.rematch(j)
-		return
-	}
-	slip, kept := rest(cfg, c, j.group.Done, j.group.Released)
-	done := j.group.Done[:kept]
-	if k, down := d.blockedBy(slip, j.probe); down {
-		j.group.Done = done
-		d.park(j, chain.Fate{Kind: chain.Refused, Concern: k.concern, About: k.about, Reason: "known to be down"})
-		if j.probe != nil { // it did not get there, and waits for something else now: the next one probes
-			d.gates.postpone(*j.probe, probeWait(0))
-			d.poke()
-		}
-		return
-	}
-	m, err := replay(j.message, done)
-	if err != nil { // edits that do not fit the original: run the chain from its start
-		d.o.Logger.Error("hops done do not fit their message: they are run again", "id", j.message.ID, "error", err)
-		slip, _ = rest(cfg, c, nil, j.group.Released)
-		done = nil
-		if m, err = replay(j.message, nil); err != nil {
-			return
-		}
-	}
-	defer m.Content.Release()
-	m.Envelope.Origin.Direction = d.direction(m.Envelope, j.group.Recipients)
-	r := d.carry(d.ctx, j, m, slip, done)
-	if len(r.reports) > 0 {
-		d.o.Log.Trail(&spool.Event{ID: j.message.ID, At: d.o.Now(), Revision: slip.Revision, Chain: slip.Chain, Hops: r.reports})
-	}
-	if j.probe != nil {
-		d.probed(*j.probe, j.message.ID, !r.blocked)
-	}
-}
-
-// direction is that of the recipients: one message may have some here and some elsewhere, in chains of their own.
-func (d *Dispatcher) direction(e mail.Envelope, to []mail.RecipientID) mail.Direction {
-	if rcpt, ok := e.Recipient(to[0]); ok {
-		return d.o.Policy.View().Direction(e.Origin, rcpt.Address)
-	}
-	return e.Origin.Direction
-}
-
-// rematch finds new chains for recipients whose chain is gone.
-func (d *Dispatcher) rematch(j *job) {
-	if j.probe != nil {
-		d.probed(*j.probe, j.message.ID, true)
-	}
-	to := map[*config.Chain][]mail.RecipientID{}
-	var nobody []mail.RecipientID
-	for _, id := range j.group.Recipients {
-		rcpt, ok := j.message.Envelope.Recipient(id)
-		if !ok {
-			nobody = append(nobody, id)
-			continue
-		}
-		if c, ok := d.o.Policy.Match(&j.message.Envelope, rcpt); ok {
-			to[c] = append(to[c], id)
-		} else {
-			nobody = append(nobody, id)
-		}
-	}
-	if len(nobody) > 0 {
-		w := j.group
-		w.Recipients, w.Room, w.Next = nobody, spool.Dead, time.Time{}
-		w.Last = chain.Fate{Kind: chain.Refused, Concern: chain.AboutRecipient, Reason: "chain " + j.group.Chain + " is gone and no other takes this recipient"}
-		d.write(&spool.Settled{ID: j.message.ID, Waits: []spool.Wait{w}})
-	}
-	for c, ids := range to {
-		next := &job{message: j.message, group: j.group}
-		next.group.Chain, next.group.Recipients = c.Name, ids
-		next.message.Content = j.message.Content.Retain()
-		d.launch(next)
-	}
-}
-
-// blockedBy finds the gate that keeps a slip from running now.
-func (d *Dispatcher) blockedBy(slip chain.Slip, probe *key) (key, bool) {
-	try := func(k key) bool { return (probe == nil || *probe != k) && d.gates.isDown(k) }
-	for _, h := range slip.Hops {
-		if k := (key{chain.AboutHop, h.Instance}); h.OnError == chain.OnErrorDefer && !h.Shadow && try(k) {
-			return k, true
-		}
-	}
-	for _, k := range []key{{chain.AboutHop, chain.EgressHop}, {chain.AboutRoute, slip.Route.Name}} {
-		if try(k) {
-			return k, true
-		}
-	}
-	return key{}, false
-}
-
-// park lets a job wait for what fate f concerns, without having run it.
-func (d *Dispatcher) park(j *job, f chain.Fate) {
-	w := j.group
-	w.Room, w.Next, w.Last = spool.Park, time.Time{}, f
-	if w.Since.IsZero() {
-		w.Since = d.o.Now()
-	}
-	d.write(&spool.Settled{ID: j.message.ID, Waits: []spool.Wait{w}})
-}
-
-func (d *Dispatcher) mayGo() bool {
+func (d *Dispatcher) isPaused() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.closing && d.o.Log.MayGo()
+	return d.paused
 }
+
+// mayGo: runs under way get leave until they are cancelled, also while the dispatcher is closing.
+func (d *Dispatcher) mayGo() bool { return d.ctx.Err() == nil && d.o.Log.MayGo() }
 
 // Pause stops running messages; what is under way goes on.
 func (d *Dispatcher) Pause() {
@@ -274,25 +156,25 @@ func (d *Dispatcher) Pause() {
 	d.mu.Unlock()
 }
 
-// Resume goes on.
+// Resume goes on, with what was accepted in between too.
 func (d *Dispatcher) Resume() {
 	d.mu.Lock()
-	d.paused = false
+	d.paused, d.flow = false, true
 	d.mu.Unlock()
-	d.letGo()
 	d.poke()
-}
-
-// letGo runs what was accepted while the dispatcher was paused.
-func (d *Dispatcher) letGo() {
-	d.wakeNow(depot.Filter{Room: spool.Park, Concern: chain.AboutRecipient}, func(w *spool.Wait) bool {
-		return w.Room == spool.Park && w.Last.Concern == chain.AboutRecipient
-	})
 }
 
 // ConfigChanged looks again at everything that is parked: its hop may be another one now.
 func (d *Dispatcher) ConfigChanged() {
 	d.gates.hurry()
+	d.goOn()
+}
+
+// goOn wakes what is parked before gates that are open.
+func (d *Dispatcher) goOn() {
+	d.mu.Lock()
+	d.flow = true
+	d.mu.Unlock()
 	d.poke()
 }
 
@@ -303,32 +185,65 @@ func (d *Dispatcher) poke() {
 	}
 }
 
+// notSooner notes when a message with an unknown outcome may be tried again.
+func (d *Dispatcher) notSooner(id string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at.After(d.early[id]) {
+		d.early[id] = at
+	}
+}
+
+// mayRunFrom is when a message may be run at the earliest, by what is known of outcomes still on their way.
+func (d *Dispatcher) mayRunFrom(id string) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at := d.early[id]; at.After(d.o.NotBefore) {
+		return at
+	}
+	return d.o.NotBefore
+}
+
+// settledDown forgets outcomes that are not on their way any more, and says whether none is.
+func (d *Dispatcher) settledDown() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.o.Now()
+	for id, at := range d.early {
+		if !at.After(now) {
+			delete(d.early, id)
+		}
+	}
+	return len(d.early) == 0 && !d.o.NotBefore.After(now)
+}
+
+// lastWords is how long Close waits for runs that were cancelled.
+const lastWords = 3 * time.Second
+
 // Close lets runs finish until ctx ends, then cancels them: before the final dot that aborts, after it nothing does,
-// and what has no fate by then is unknown at the next start. It says whether every run came to its fate.
+// and what has no fate by then is unknown at the next start. It says whether every run came to its fate, so that the
+// next owner of the shard need not wait for any.
 func (d *Dispatcher) Close(ctx context.Context) (idle bool) {
 	d.mu.Lock()
-	d.closing = true
+	if !d.closing {
+		d.closing = true
+		close(d.stopping)
+	}
 	d.mu.Unlock()
+	defer d.cancel()
 	done := make(chan struct{})
 	go func() { d.runs.Wait(); close(done) }()
 	select {
 	case <-done:
-		idle = true
+		return d.settledDown()
 	case <-ctx.Done():
-		d.cancel()
-		<-done
 	}
 	d.cancel()
-	return idle
-}
-
-// write puts a settlement into the log and waits until it is durable; false: the shard is lost, and its next owner
-// treats the recipients as unknown.
-func (d *Dispatcher) write(s *spool.Settled, reports ...*spool.Accepted) bool {
-	if err := d.o.Log.Settle(context.WithoutCancel(d.ctx), s, reports...); err != nil {
-		d.o.Logger.Error("a fate could not be recorded", "id", s.ID, "error", err)
-		return false
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
 	}
-	d.poke()
-	return true
+	return false
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
@@ -68,12 +67,25 @@ func (d *Dispatcher) Judge(ctx context.Context, cfg *config.Config, c *config.Ch
 func (d *Dispatcher) judgePart(ctx context.Context, h chain.Hop, p part) ([]part, *mail.Reply) {
 	p.message.Pending = p.to
 	judged, err := d.o.Runner.Inline(ctx, h, &p.message)
+	if h.Shadow { // what it would have done is for the log alone
+		rep := chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Skipped}
+		for _, j := range judged {
+			d.o.Logger.Info("inline shadow", "id", p.message.ID, "stage", h.Instance, "verdict", j.Verdict.Kind.String(), "reason", j.Verdict.Reason)
+			j.Message.Content.Release()
+		}
+		if err != nil {
+			d.o.Logger.Warn("inline shadow failed", "id", p.message.ID, "stage", h.Instance, "error", err)
+			rep.Reason = err.Error()
+		}
+		p.message.Content.Retain()
+		return []part{{to: p.to, done: append(slices.Clip(p.done), rep), message: p.message}}, nil
+	}
 	if err != nil {
 		d.o.Logger.Warn("inline stage failed", "id", p.message.ID, "stage", h.Instance, "on_error", string(h.OnError), "error", err)
 		same := part{to: p.to, done: p.done, message: p.message}
 		onError := h.OnError
-		if not, ok := errors.AsType[*chain.NotHandedOver](err); ok && not.Unknown {
-			onError = chain.OnErrorDefer // a service that does not know the configuration has not failed
+		if not, ok := errors.AsType[*chain.NotHandedOver](err); ok && not.Unknown || ctx.Err() != nil {
+			onError = chain.OnErrorDefer // who does not know the configuration, or was interrupted, has not failed
 		}
 		switch onError {
 		case chain.OnErrorSkip:
@@ -169,7 +181,9 @@ func (in *Inline) fates() map[mail.RecipientID]chain.Fate {
 func (d *Dispatcher) carryOut(j *job, in *Inline) (rest []mail.RecipientID) {
 	decided := in.fates()
 	var fates []chain.Fate
-	r := &run{d: d, job: j, received: j.message.Received, done: map[mail.RecipientID][]chain.Report{}, went: map[mail.RecipientID]time.Time{}}
+	slip := in.slip
+	slip.Chain = j.group.Chain
+	r := newRun(d, j, slip)
 	for _, id := range j.group.Recipients {
 		if f, ok := decided[id]; ok {
 			fates = append(fates, f)
@@ -178,10 +192,6 @@ func (d *Dispatcher) carryOut(j *job, in *Inline) (rest []mail.RecipientID) {
 			rest = append(rest, id)
 		}
 	}
-	if len(fates) > 0 {
-		r.slip = in.slip
-		r.slip.Chain = j.group.Chain
-		d.settle(r, fates)
-	}
+	d.settle(r, fates)
 	return rest
 }

@@ -16,9 +16,17 @@ const heldByPerson = "person"
 // Retry runs the groups of a message in the rooms retry and park now. It tells how many there were.
 func (d *Dispatcher) Retry(ctx context.Context, id string) (int, error) {
 	return d.change(ctx, id, func(w *spool.Wait) bool { return w.Room == spool.Retry || w.Room == spool.Park }, func(w spool.Wait) (*spool.Wait, *spool.End) {
-		w.Room, w.Next = spool.Retry, d.o.Now()
+		w.Room, w.Next = spool.Retry, d.soonest(id)
 		return &w, nil
 	})
+}
+
+// soonest is now, unless an outcome of the message may still be on its way.
+func (d *Dispatcher) soonest(id string) time.Time {
+	if at := d.mayRunFrom(id); at.After(d.o.Now()) {
+		return at
+	}
+	return d.o.Now()
 }
 
 // Hold keeps the groups of a message that wait by themselves until a person releases them.
@@ -41,7 +49,7 @@ func (d *Dispatcher) Release(ctx context.Context, id, by string) (int, error) {
 			w.Released = append(slices.Clip(w.Released), w.Last.About)
 		}
 		w.Last.Reason = "released by " + by
-		w.Room, w.Next = spool.Retry, d.o.Now()
+		w.Room, w.Next = spool.Retry, d.soonest(id)
 		return &w, nil
 	})
 }
@@ -73,12 +81,19 @@ func (d *Dispatcher) change(ctx context.Context, id string, pick func(*spool.Wai
 	}
 	s := &spool.Settled{ID: id}
 	for _, g := range due {
-		w := withEdits(full.Groups, g.Wait)
+		w, ok := withEdits(full.Groups, g.Wait)
+		if !ok {
+			continue
+		}
 		if wait, end := to(w); wait != nil {
 			s.Waits = append(s.Waits, *wait)
 		} else {
 			s.Ends = append(s.Ends, *end)
 		}
+	}
+	if len(s.Ends)+len(s.Waits) == 0 {
+		rest()
+		return 0, nil
 	}
 	if !d.write(s) {
 		rest()
@@ -87,13 +102,14 @@ func (d *Dispatcher) change(ctx context.Context, id string, pick func(*spool.Wai
 	return len(due), nil
 }
 
-// withEdits is a group that was woken, with the edits of its hops done as they are stored.
-func withEdits(stored []spool.Wait, woken spool.Wait) spool.Wait {
+// withEdits is a group that was woken, with the edits of its hops done as they are stored; false: it does not wait any
+// more.
+func withEdits(stored []spool.Wait, woken spool.Wait) (spool.Wait, bool) {
 	for _, w := range stored {
 		if slices.Contains(w.Recipients, woken.Recipients[0]) {
 			w.Recipients = woken.Recipients
-			return w
+			return w, !w.Trimmed()
 		}
 	}
-	return woken
+	return woken, false
 }

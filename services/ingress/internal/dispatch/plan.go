@@ -26,11 +26,19 @@ func rest(cfg *config.Config, c *config.Chain, done []chain.Report, released []s
 	return slip, kept
 }
 
+// holds says that a hop done counts for h. One that was skipped counts only where skipping it is still allowed: what
+// a chain is configured to scan now does not leave unscanned because it was not, when the message came.
 func holds(r chain.Report, h chain.Hop) bool {
 	if r.Instance != h.Instance || r.Hash != h.Hash || r.EditsOmitted {
 		return false
 	}
-	return r.Outcome == chain.Skipped || r.Outcome == chain.ByVerdict && r.Verdict == stage.KindContinue
+	switch r.Outcome {
+	case chain.Skipped:
+		return h.Shadow || h.OnError == chain.OnErrorSkip
+	case chain.ByVerdict:
+		return r.Verdict == stage.KindContinue && !h.Shadow
+	}
+	return false
 }
 
 // replay makes the message that m is after the hops done. The result's content is retained; the caller releases it.
@@ -46,4 +54,15 @@ func replay(m mail.Message, done []chain.Report) (mail.Message, error) {
 		m = next
 	}
 	return m, nil
+}
+
+// needs says that a chain, as configured now, leads past k.
+func needs(c *config.Chain, k key) bool {
+	switch k.concern {
+	case chain.AboutRoute:
+		return c.Deliver == k.about
+	case chain.AboutHop:
+		return k.about == chain.EgressHop || slices.ContainsFunc(c.Stages, func(u config.Use) bool { return u.Stage.Name == k.about })
+	}
+	return false
 }

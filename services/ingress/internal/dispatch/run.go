@@ -23,20 +23,7 @@ const (
 
 var errNoLeave = errors.New("no leave for the final dot: the lease is not certain, or the run is ending")
 
-// job is some recipients of one message that are to be run along one chain.
-type job struct {
-	// message is the original; its content is retained for the job.
-	message mail.Message
-	group   spool.Wait
-	// inline is what stages said before the 250, to be carried out first; or nil.
-	inline *Inline
-	// probe is the gate that this job probes, if any.
-	probe *key
-	// ended is called when the run is over.
-	ended func()
-}
-
-// run is a job under way, and the Sink of its Relay.
+// run is a job under way, and the Sink of its Relay. broke and failed are of the settling goroutine alone.
 type run struct {
 	d        *Dispatcher
 	job      *job
@@ -48,7 +35,9 @@ type run struct {
 	went     map[mail.RecipientID]time.Time // when leave for a final dot was given
 	fresh    []chain.Fate                   // not settled yet
 	open     map[mail.RecipientID]bool      // without fate
-	blocked  bool                           // some fate said that the probed gate is still down
+	passed   bool                           // it got through the gate that it probes
+	broke    map[key]bool                   // hops that broke under this message, and whether it is to blame
+	failed   map[key]bool                   // hops whose failure was counted
 	reports  []chain.Report
 	arrived  chan struct{}
 	finished chan struct{}
@@ -56,8 +45,7 @@ type run struct {
 
 // carry runs the job's parcel and settles its recipients; it returns when all are settled, or when the log is lost.
 func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip chain.Slip, kept []chain.Report) *run {
-	r := &run{d: d, job: j, slip: slip, received: j.message.Received, done: map[mail.RecipientID][]chain.Report{}, went: map[mail.RecipientID]time.Time{},
-		open: map[mail.RecipientID]bool{}, arrived: make(chan struct{}, 1), finished: make(chan struct{})}
+	r := newRun(d, j, slip)
 	for _, id := range j.group.Recipients {
 		r.done[id] = slices.Clip(kept)
 		r.open[id] = true
@@ -76,6 +64,12 @@ func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip cha
 	}()
 	r.settle()
 	return r
+}
+
+func newRun(d *Dispatcher, j *job, slip chain.Slip) *run {
+	return &run{d: d, job: j, slip: slip, received: j.message.Received, done: map[mail.RecipientID][]chain.Report{},
+		went: map[mail.RecipientID]time.Time{}, open: map[mail.RecipientID]bool{}, broke: map[key]bool{}, failed: map[key]bool{},
+		arrived: make(chan struct{}, 1), finished: make(chan struct{})}
 }
 
 // settle writes fates to the log as they arrive, until all have.
@@ -115,6 +109,7 @@ func (r *run) markOpen() {
 		}
 	}
 	r.mu.Unlock()
+	r.d.probeOver(r.job, unclear) // it takes long, wherever it is: the next one probes
 	if len(left) == 0 {
 		return
 	}
@@ -129,17 +124,13 @@ func (r *run) markOpen() {
 
 // wait is the group of recipients that waits after fate f, without room and time.
 func (r *run) wait(to []mail.RecipientID, f chain.Fate) spool.Wait {
-	f.Recipient = ""
-	g := r.job.group
-	w := spool.Wait{Recipients: to, Chain: r.slip.Chain, Attempts: g.Attempts, Since: g.Since, Last: f, Released: g.Released}
+	r.mu.Lock()
+	done := r.done[to[0]]
+	r.mu.Unlock()
+	w := waiting(r.job.group, done)
+	w.Recipients, w.Chain, w.Last = to, r.slip.Chain, brief(f)
 	if w.Since.IsZero() {
 		w.Since = r.d.o.Now()
-	}
-	r.mu.Lock()
-	w.Done = slices.Clone(r.done[to[0]])
-	r.mu.Unlock()
-	for i := range w.Done {
-		w.Done[i].Recipients = nil // the group says whose they are
 	}
 	return w
 }
@@ -171,13 +162,7 @@ func sameHops(a, b []chain.Report) bool {
 
 // Report implements chain.Sink.
 func (r *run) Report(rep chain.Report) {
-	k := key{chain.AboutHop, rep.Instance}
-	switch rep.Outcome {
-	case chain.ByVerdict:
-		r.d.gates.passed(k, r.job.message.ID)
-	case chain.Failed, chain.Skipped:
-		r.d.o.Logger.Warn("hop failed", "id", r.job.message.ID, "stage", rep.Instance, "outcome", string(rep.Outcome), "reason", rep.Reason)
-	}
+	r.pass(rep)
 	i := slices.IndexFunc(r.slip.Hops, func(h chain.Hop) bool { return h.Instance == rep.Instance })
 	if i >= 0 && r.slip.Hops[i].Shadow { // what a shadow would have done is not done
 		rep.Outcome, rep.Edits, rep.EditsOmitted = chain.Skipped, mail.Edits{}, false
@@ -190,6 +175,26 @@ func (r *run) Report(rep chain.Report) {
 	}
 	for _, id := range rep.Recipients {
 		r.done[id] = append(slices.Clip(r.done[id]), rep)
+	}
+}
+
+// pass notes what a report says of the gate of its hop.
+func (r *run) pass(rep chain.Report) {
+	k, id := key{chain.AboutHop, rep.Instance}, r.job.message.ID
+	switch rep.Outcome {
+	case chain.ByVerdict:
+		r.d.gates.passed(k, id)
+	case chain.Failed, chain.Skipped:
+		r.d.o.Logger.Warn("hop failed", "id", id, "stage", rep.Instance, "outcome", string(rep.Outcome), "reason", rep.Reason)
+	}
+	if rep.Outcome == chain.Failed || r.job.probe == nil || *r.job.probe != k {
+		return
+	}
+	r.mu.Lock()
+	r.passed = true
+	r.mu.Unlock()
+	if !r.d.gates.suspected(k, id) { // a suspect may still break it; the rest need not wait for this one's delivery
+		r.d.probeOver(r.job, well)
 	}
 }
 
@@ -207,12 +212,12 @@ func (r *run) Fate(f chain.Fate) {
 
 // Ready implements chain.Sink: leave is given only while the lease is certain.
 func (r *run) Ready(ctx context.Context, to []mail.RecipientID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.d.o.Now()
 	if ctx.Err() != nil || !r.d.mayGo() {
 		return errNoLeave
 	}
-	now := r.d.o.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, id := range to {
 		r.went[id] = now
 	}

@@ -19,3 +19,8 @@ var probes = [...]time.Duration{time.Second, time.Second, 2 * time.Second, 5 * t
 func probeWait(failed int) time.Duration {
 	return probes[min(failed, len(probes)-1)]
 }
+
+// stageRetry is the wait after a stage failed: its own troubles end sooner than another host's.
+func stageRetry(attempts int) time.Duration {
+	return min(5*time.Second<<min(attempts-1, 8), 15*time.Minute)
+}

@@ -2,8 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -13,77 +13,147 @@ import (
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
 )
 
+const (
+	// batch is how many fates one settlement takes, so that it, and the report it may cause, fit into a record.
+	batch = 50
+	// textLimit is the most of a reply, or a reason, that is kept with a recipient, in bytes.
+	textLimit = 2 << 10
+)
+
 // settle decides what fates mean and writes it to the log.
 func (d *Dispatcher) settle(r *run, fates []chain.Fate) {
-	s := &spool.Settled{ID: r.job.message.ID, Revision: r.slip.Revision}
-	var failures []failure
-	var reported []mail.RecipientID
-	byFate := map[string]int{} // index into s.Waits, of fates that wait alike
-	now := d.o.Now()           // one for all: who waits alike is tried again in one transaction
-	for _, f := range fates {
-		d.mailLog(r, f)
-		to := []mail.RecipientID{f.Recipient}
-		expired := f.Kind == chain.Deferred && (f.Concern == chain.AboutRecipient || f.Concern == chain.AboutDestination) && d.o.Now().Sub(r.received) >= lifetime
-		switch {
-		case f.Kind == chain.Delivered:
-			s.Ends = append(s.Ends, end(to, spool.EndDelivered, "", f))
-		case f.Kind == chain.Discarded:
-			s.Ends = append(s.Ends, end(to, spool.EndDiscarded, f.Reason, f))
-		case f.Kind == chain.Rejected || expired:
-			rcpt, _ := r.job.message.Envelope.Recipient(f.Recipient)
-			switch rule := noReport(&r.job.message.Envelope, rcpt); {
-			case !r.job.message.Envelope.Origin.Trusted() && rule != ruleNullSender:
-				w := r.wait(to, f)
-				w.Room = spool.Dead
-				s.Waits = append(s.Waits, w)
-			case rule != "":
-				s.Ends = append(s.Ends, end(to, spool.EndDiscarded, rule, f))
-			default:
-				failures = append(failures, failure{to: rcpt, fate: f, expired: expired})
-				reported = append(reported, f.Recipient)
-				s.Ends = append(s.Ends, end(to, spool.EndReported, "", f))
-			}
-		default:
-			w := d.waitFor(r, f, now)
-			k := fmt.Sprint(w.Room, w.Next.UnixMilli(), f.Kind, f.Concern, f.About, f.Reply, f.Host, f.Reason)
-			if i, ok := byFate[k]; ok && len(r.byDone(append(to, s.Waits[i].Recipients...))) == 1 {
-				s.Waits[i].Recipients = append(s.Waits[i].Recipients, f.Recipient)
-				continue
-			}
-			byFate[k] = len(s.Waits)
-			s.Waits = append(s.Waits, w)
-		}
-	}
-	if len(failures) == 0 {
-		d.write(s)
-		return
-	}
-	dsn, content := d.dsn(&r.job.message, failures)
-	if dsn == nil { // nobody takes our reports: a person must see it
-		for _, id := range reported {
-			for i := range s.Ends {
-				if s.Ends[i].Recipients[0] == id {
-					w := r.wait(s.Ends[i].Recipients, s.Ends[i].Fate)
-					w.Room = spool.Dead
-					w.Last.Reason = "no chain takes the report to the sender"
-					s.Waits = append(s.Waits, w)
-					s.Ends = append(s.Ends[:i], s.Ends[i+1:]...)
-					break
-				}
-			}
-		}
-		d.write(s)
-		return
-	}
-	defer content.Release()
-	if d.write(s, dsn) {
-		d.start(dsn, content, nil, nil)
+	for len(fates) > 0 {
+		n := min(len(fates), batch)
+		d.settleSome(r, fates[:n])
+		fates = fates[n:]
 	}
 }
 
-func end(to []mail.RecipientID, k spool.EndKind, reason string, f chain.Fate) spool.End {
+// settlement is one entry in the making. Recipients of whom the same is said share an end or a wait.
+type settlement struct {
+	spool.Settled
+	run      *run
+	failures []failure
+	ends     map[string]int
+	waits    map[string]int
+}
+
+func (d *Dispatcher) settleSome(r *run, fates []chain.Fate) {
+	s := &settlement{Settled: spool.Settled{ID: r.job.message.ID, Revision: r.slip.Revision}, run: r, ends: map[string]int{}, waits: map[string]int{}}
+	now := d.o.Now() // one for all: who waits alike is tried again in one transaction
+	for _, f := range fates {
+		d.mailLog(r, f)
+		d.learn(r, f)
+		d.decide(s, f, now)
+	}
+	if len(s.failures) > 0 {
+		dsn, content := d.dsn(&r.job.message, s.failures)
+		if dsn != nil {
+			defer content.Release()
+			if d.write(&s.Settled, dsn) {
+				d.start(dsn, content, nil, nil)
+			}
+			return
+		}
+		for _, f := range s.failures { // nobody takes our reports: a person must see it
+			f.fate.Reason = "no chain takes the report to the sender"
+			s.hold(f.fate)
+		}
+		s.dropReported()
+	}
+	d.write(&s.Settled)
+}
+
+// decide enters what one fate means.
+func (d *Dispatcher) decide(s *settlement, f chain.Fate, now time.Time) {
+	env := &s.run.job.message.Envelope
+	switch {
+	case f.Kind == chain.Delivered:
+		s.end(f, spool.EndDelivered, "")
+		return
+	case f.Kind == chain.Discarded:
+		s.end(f, spool.EndDiscarded, f.Reason)
+		return
+	case f.Kind != chain.Rejected && !expired(f, now.Sub(s.run.received)):
+		s.wait(d.waitFor(s.run, f, now))
+		return
+	}
+	rcpt, _ := env.Recipient(f.Recipient)
+	switch rule := noReport(env, rcpt); {
+	case rule == ruleNullSender:
+		s.end(f, spool.EndDiscarded, rule)
+	case !env.Origin.Trusted(): // no backscatter: the sender may be anybody
+		s.hold(f)
+	case rule != "":
+		s.end(f, spool.EndDiscarded, rule)
+	default:
+		s.failures = append(s.failures, failure{to: rcpt, fate: f, expired: f.Kind != chain.Rejected})
+		s.end(f, spool.EndReported, "")
+	}
+}
+
+// expired says that a recipient has been tried for long enough. What is a fault of ours never ends as a report.
+func expired(f chain.Fate, age time.Duration) bool {
+	return (f.Kind == chain.Deferred || f.Kind == chain.Unknown) &&
+		(f.Concern == chain.AboutRecipient || f.Concern == chain.AboutDestination) && age >= lifetime
+}
+
+func (s *settlement) end(f chain.Fate, kind spool.EndKind, reason string) {
+	id := f.Recipient
+	f = brief(f)
+	k := fmt.Sprint(kind, reason, f)
+	if i, ok := s.ends[k]; ok {
+		s.Ends[i].Recipients = append(s.Ends[i].Recipients, id)
+		return
+	}
+	s.ends[k] = len(s.Ends)
+	s.Ends = append(s.Ends, spool.End{Recipients: []mail.RecipientID{id}, Kind: kind, Reason: reason, Fate: f})
+}
+
+// hold keeps a recipient where a person sees it.
+func (s *settlement) hold(f chain.Fate) {
+	w := s.run.wait([]mail.RecipientID{f.Recipient}, f)
+	w.Room = spool.Dead
+	s.wait(w)
+}
+
+func (s *settlement) wait(w spool.Wait) {
+	k := fmt.Sprint(w.Room, w.Next.UnixNano(), w.Last)
+	if i, ok := s.waits[k]; ok && len(s.run.byDone(append([]mail.RecipientID{s.Waits[i].Recipients[0]}, w.Recipients...))) == 1 {
+		s.Waits[i].Recipients = append(s.Waits[i].Recipients, w.Recipients...)
+		return
+	}
+	s.waits[k] = len(s.Waits)
+	s.Waits = append(s.Waits, w)
+}
+
+func (s *settlement) dropReported() {
+	var ends []spool.End
+	for _, e := range s.Ends {
+		if e.Kind != spool.EndReported {
+			ends = append(ends, e)
+		}
+	}
+	s.Ends = ends
+}
+
+// brief is a fate as it is kept: without its recipient, and no longer than a person wants to read.
+func brief(f chain.Fate) chain.Fate {
 	f.Recipient = ""
-	return spool.End{Recipients: to, Kind: k, Reason: reason, Fate: f}
+	f.Reason = cut(f.Reason, textLimit)
+	if f.Reply != nil {
+		r := *f.Reply
+		r.Text, r.Private = cut(r.Text, textLimit), cut(r.Private, textLimit)
+		f.Reply = &r
+	}
+	return f
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // The rules by which a failure is not reported.
@@ -103,88 +173,19 @@ func noReport(e *mail.Envelope, r mail.Recipient) string {
 	return ""
 }
 
-// waitFor decides where a recipient waits after f, and for what.
-func (d *Dispatcher) waitFor(r *run, f chain.Fate, now time.Time) spool.Wait {
-	w := r.wait([]mail.RecipientID{f.Recipient}, f)
-	id := r.job.message.ID
-	k := key{f.Concern, f.About}
-	ours := f.Concern == chain.AboutHop || f.Concern == chain.AboutRoute
-	if r.job.probe != nil && ours && k == *r.job.probe {
-		r.blocked = true
-	}
-	switch {
-	case f.Kind == chain.Quarantined:
-		w.Room = spool.Quarantine
-	case f.Kind == chain.Unknown && f.Concern == chain.AboutHop:
-		// After a break, what was at the hop is tried one at a time.
-		w.Room = spool.Park
-		if at := r.notBefore(w.Recipients); !at.IsZero() {
-			d.mu.Lock()
-			d.notBefore[id] = at
-			d.mu.Unlock()
-		}
-		if r.blocked && d.gates.crashed(k, id) {
-			w.Room = spool.Dead
-			w.Last.Reason = "broke " + f.About + " each time it was alone there: " + f.Reason
-			break
-		}
-		d.shut(k, d.gates.suspect(k, id), f)
-	case f.Kind == chain.Unknown:
-		w.Room, w.Attempts = spool.Retry, w.Attempts+1
-		w.Next = now.Add(backoff(w.Attempts))
-		if at := r.notBefore(w.Recipients); at.After(w.Next) {
-			w.Next = at
-		}
-	case f.Kind == chain.Refused && ours:
-		w.Room = spool.Park
-		d.shut(k, d.gates.shut(k), f)
-	case f.Kind == chain.Refused:
-		w.Room, w.Next = spool.Retry, now.Add(time.Second)
-	case f.Concern == chain.AboutRoute:
-		w.Room, w.Attempts = spool.Park, w.Attempts+1
-		d.shut(k, d.gates.shut(k), f)
-	case f.Concern == chain.AboutHop:
-		// A stage that answers, but fails: perhaps this message is to blame, perhaps it is the stage.
-		w.Attempts++
-		news := d.gates.failed(k)
-		d.shut(k, news, f)
-		if w.Room = spool.Park; !d.gates.isDown(k) {
-			w.Room, w.Next = spool.Retry, now.Add(stageRetry(w.Attempts))
-		}
-	default:
-		w.Room, w.Attempts = spool.Retry, w.Attempts+1
-		w.Next = now.Add(max(backoff(w.Attempts), f.After))
-	}
-	return w
-}
-
-// stageRetry is the wait after a stage failed: its own troubles end sooner than another host's.
-func stageRetry(attempts int) time.Duration {
-	return min(5*time.Second<<min(attempts-1, 8), 15*time.Minute)
-}
-
-// shut logs, loudly, that something of ours is down.
-func (d *Dispatcher) shut(k key, news bool, f chain.Fate) {
-	if !news {
-		return
-	}
-	attrs := []slog.Attr{slog.String("what", string(k.concern)), slog.String("name", k.about), slog.String("reason", f.Reason)}
-	if f.Reply != nil {
-		attrs = append(attrs, slog.String("reply", f.Reply.Public()))
-	}
-	d.o.Logger.LogAttrs(d.ctx, slog.LevelError, "down: its mail waits and goes on by itself", attrs...)
-}
-
 // dsn makes the report about failures of m; nil if no chain takes it.
 func (d *Dispatcher) dsn(m *mail.Message, failures []failure) (*spool.Accepted, mail.Content) {
-	cfg := d.o.Policy.View().Config()
+	view := d.o.Policy.View()
+	cfg := view.Config()
 	now := d.o.Now()
 	id := mail.NewID(now)
 	raw := report(cfg.Hostname, cfg.Postmaster, id, m, failures, now)
+	to := m.Envelope.ReversePath
 	a := &spool.Accepted{ID: id, Received: now, Reports: m.ID, Body: spool.Body{Inline: raw, Size: int64(len(raw))},
-		Envelope: mail.Envelope{Recipients: []mail.Recipient{{ID: "1", Address: m.Envelope.ReversePath, Notify: "NEVER"}},
-			EightBitMIME: true, Origin: mail.Origin{Relay: policy.Self}}}
-	c, ok := d.o.Policy.Match(&a.Envelope, a.Envelope.Recipients[0])
+		Envelope: mail.Envelope{Recipients: []mail.Recipient{{ID: "1", Address: to, Notify: "NEVER"}},
+			SMTPUTF8: !to.IsASCII(), EightBitMIME: !to.IsASCII(), Origin: mail.Origin{Relay: policy.Self}}}
+	a.Envelope.Origin.Direction = view.Direction(a.Envelope.Origin, to)
+	c, ok := view.Match(&a.Envelope, a.Envelope.Recipients[0])
 	if !ok {
 		return nil, nil
 	}
@@ -192,26 +193,63 @@ func (d *Dispatcher) dsn(m *mail.Message, failures []failure) (*spool.Accepted, 
 	return a, mail.FromBytes(raw)
 }
 
-// mailLog writes the one line of a fate.
-func (d *Dispatcher) mailLog(r *run, f chain.Fate) {
-	to, _ := r.job.message.Envelope.Recipient(f.Recipient)
-	attrs := []slog.Attr{slog.String("id", r.job.message.ID), slog.String("from", "<"+r.job.message.Envelope.ReversePath.String()+">"), slog.String("to", "<"+to.Address.String()+">"),
-		slog.String("fate", string(f.Kind)), slog.String("chain", r.slip.Chain), slog.String("route", r.slip.Route.Name),
-		slog.Int("attempt", r.job.group.Attempts+1), slog.Duration("age", d.o.Now().Sub(r.received).Round(time.Millisecond))}
-	if f.About != "" {
-		attrs = append(attrs, slog.String("concern", string(f.Concern)), slog.String("about", f.About))
+// record puts a settlement into the log. One that is too large for an entry is divided; of a single recipient that
+// waits, the hops done are given up, which costs that they are run again.
+func (d *Dispatcher) record(s *spool.Settled, reports ...*spool.Accepted) error {
+	err := d.o.Log.Settle(context.WithoutCancel(d.ctx), s, reports...)
+	if err == nil {
+		d.recorded(s)
+		return nil
 	}
-	if f.Host != "" {
-		attrs = append(attrs, slog.String("host", f.Host))
+	if !errors.Is(err, spool.ErrTooLarge) {
+		return err
 	}
-	if f.Reply != nil {
-		attrs = append(attrs, slog.String("reply", f.Reply.Public()))
-		if f.Reply.Private != "" {
-			attrs = append(attrs, slog.String("cause", f.Reply.Private))
+	first, second := halves(s)
+	switch {
+	case second != nil && len(reports) == 0:
+		return errors.Join(d.record(first), d.record(second))
+	case second != nil: // the report belongs to the ends, which are small
+		ends, waits := &spool.Settled{ID: s.ID, Revision: s.Revision, Ends: s.Ends}, &spool.Settled{ID: s.ID, Revision: s.Revision, Waits: s.Waits}
+		if len(s.Waits) == 0 {
+			return err
+		}
+		return errors.Join(d.record(ends, reports...), d.record(waits))
+	case len(s.Waits) == 1 && len(s.Waits[0].Done) > 0:
+		bare := *s
+		bare.Waits = []spool.Wait{s.Waits[0]}
+		bare.Waits[0].Done = nil
+		return d.record(&bare, reports...)
+	}
+	return err
+}
+
+// halves divides a settlement by its ends and waits; second is nil if there is but one.
+func halves(s *spool.Settled) (first, second *spool.Settled) {
+	n := len(s.Ends) + len(s.Waits)
+	if n < 2 {
+		return s, nil
+	}
+	a, b := *s, *s
+	e := min(n/2, len(s.Ends))
+	w := n/2 - e
+	a.Ends, b.Ends = s.Ends[:e], s.Ends[e:]
+	a.Waits, b.Waits = s.Waits[:w], s.Waits[w:]
+	return &a, &b
+}
+
+// recorded looks at what is now on record as parked: its gate may have been opened, or been removed for want of
+// anyone waiting, before the record was there to be found.
+func (d *Dispatcher) recorded(s *spool.Settled) {
+	stranded := false
+	for i := range s.Waits {
+		if w := &s.Waits[i]; w.Room == spool.Park {
+			d.gates.parked(key{w.Last.Concern, w.Last.About}, s.ID)
+			stranded = stranded || !d.isPaused() && d.mayPass(s.ID, w)
 		}
 	}
-	if f.Reason != "" {
-		attrs = append(attrs, slog.String("reason", f.Reason))
+	if stranded {
+		d.goOn()
+		return
 	}
-	d.o.Logger.LogAttrs(context.Background(), slog.LevelInfo, "mail", attrs...)
+	d.poke()
 }

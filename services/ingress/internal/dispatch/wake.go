@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -11,19 +12,22 @@ import (
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
 )
 
-// idle is how long the dispatcher sleeps when nothing is due.
-const idle = time.Minute
+const (
+	// idle is how long the dispatcher sleeps when nothing is due.
+	idle = time.Minute
+	// leaseLook is how often it looks whether a lease that was not certain is so again.
+	leaseLook = 250 * time.Millisecond
+	// reload is the wait before a message that could not be loaded is tried again.
+	reload = 5 * time.Second
+	// page is how many messages are looked at together.
+	page = 500
+)
 
 // Run wakes what waits until ctx ends or the shard is lost. What parked before finds its gates again, shut, and is
-// not probed before the time given.
-func (d *Dispatcher) Run(ctx context.Context, notBefore time.Time) {
-	d.regate(notBefore)
-	d.mu.Lock()
-	paused := d.paused
-	d.mu.Unlock()
-	if !paused {
-		d.letGo()
-	}
+// not probed before Options.NotBefore.
+func (d *Dispatcher) Run(ctx context.Context) {
+	d.regate()
+	d.goOn()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -39,27 +43,42 @@ func (d *Dispatcher) Run(ctx context.Context, notBefore time.Time) {
 	}
 }
 
-// wake starts what is due and tells how long to sleep.
-func (d *Dispatcher) wake(ctx context.Context) time.Duration {
+// mayStart says whether anything may be woken now, and else when to look again.
+func (d *Dispatcher) mayStart() (sleep time.Duration, ok bool) {
 	d.mu.Lock()
 	stopped := d.paused || d.closing
 	d.mu.Unlock()
-	if stopped {
-		return idle
+	early := d.o.NotBefore.Sub(d.o.Now())
+	switch {
+	case stopped:
+		return idle, false // Resume pokes
+	case early > 0:
+		return early, false
+	case !d.o.Log.MayGo():
+		return leaseLook, false
 	}
-	for d.o.Log.MayGo() {
-		free := cap(d.slots) - len(d.slots)
-		if free == 0 {
+	return 0, true
+}
+
+// wake starts what is due and tells how long to sleep.
+func (d *Dispatcher) wake(ctx context.Context) time.Duration {
+	d.settledDown()
+	if sleep, ok := d.mayStart(); !ok {
+		return sleep
+	}
+	d.startFlow()
+	for {
+		select {
+		case d.slots <- struct{}{}:
+		default:
 			return idle // the end of a run pokes
 		}
-		due := d.o.Log.Waiting().Due(d.o.Now(), free)
-		for _, g := range due {
-			d.slots <- struct{}{}
-			d.wakeGroup(ctx, g, nil)
-		}
-		if len(due) < free {
+		due := d.o.Log.Waiting().Due(d.o.Now(), 1)
+		if len(due) == 0 {
+			<-d.slots
 			break
 		}
+		d.wakeGroup(ctx, due[0], nil)
 	}
 	for _, k := range d.gates.due() {
 		d.probe(ctx, k)
@@ -77,152 +96,168 @@ func (d *Dispatcher) wake(ctx context.Context) time.Duration {
 // wakeGroup runs a woken group in a slot that was taken for it.
 func (d *Dispatcher) wakeGroup(ctx context.Context, g depot.Due, probe *key) {
 	release := func() { <-d.slots; d.poke() }
-	giveBack := func(err error) {
-		d.o.Logger.Error("a waiting message could not be loaded", "id", g.ID, "error", err)
-		time.AfterFunc(time.Second, func() { d.o.Log.Waiting().Rest(g.ID, g.Wait.Recipients...); d.poke() })
-		if probe != nil {
-			d.probed(*probe, g.ID, false)
-		}
-		release()
-	}
 	started := d.spawn(func() {
-		full, content, err := d.load(ctx, g.ID)
+		j, err := d.load(ctx, g)
 		if err != nil {
-			giveBack(err)
+			defer release()
+			if probe != nil {
+				d.probed(*probe, g.ID, unclear)
+			}
+			d.giveBack(ctx, g, err)
 			return
 		}
-		// The stored value has the edits; it may have gone on meanwhile, but not for recipients that are woken.
-		g.Wait = withEdits(full.Groups, g.Wait)
-		d.mu.Lock()
-		delete(d.notBefore, g.ID)
-		d.mu.Unlock()
-		m := mail.Message{ID: full.ID, Received: full.Received, Envelope: full.Envelope, Content: content}
-		d.launch(&job{message: m, group: g.Wait, probe: probe, ended: release})
+		j.probe, j.ended = probe, release
+		d.launch(j)
 	})
 	if !started {
 		release()
 	}
 }
 
-// load brings back a message that waits, with its original bytes.
-func (d *Dispatcher) load(ctx context.Context, id string) (*depot.Message, mail.Content, error) {
-	full, err := d.o.Log.Load(ctx, id)
+// load makes a job of a woken group: the message with its original bytes and, of the group, the edits too.
+func (d *Dispatcher) load(ctx context.Context, g depot.Due) (*job, error) {
+	full, err := d.o.Log.Load(ctx, g.ID)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	content, err := d.o.Log.Content(ctx, id, full.Body)
-	return full, content, err
+	w, ok := withEdits(full.Groups, g.Wait)
+	if !ok {
+		return nil, errNotThere
+	}
+	content, err := d.o.Log.Content(ctx, g.ID, full.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &job{message: mail.Message{ID: full.ID, Received: full.Received, Envelope: full.Envelope, Content: content}, group: w}, nil
+}
+
+var errNotThere = errors.New("the group does not wait any more")
+
+// giveBack puts a group that could not be loaded back to sleep, after a while. One whose bytes are damaged is held.
+func (d *Dispatcher) giveBack(ctx context.Context, g depot.Due, cause error) {
+	d.o.Logger.Error("a waiting message could not be loaded", "id", g.ID, "error", cause)
+	if errors.Is(cause, spool.ErrCorrupt) {
+		if full, err := d.o.Log.Load(ctx, g.ID); err == nil {
+			if w, ok := withEdits(full.Groups, g.Wait); ok {
+				d.damaged(g.ID, w, cause)
+				return
+			}
+		}
+	}
+	time.AfterFunc(reload, func() {
+		d.o.Log.Waiting().Rest(g.ID, g.Wait.Recipients...)
+		d.goOn()
+	})
+}
+
+// damaged holds recipients whose message cannot be read back: a person has to see it.
+func (d *Dispatcher) damaged(id string, g spool.Wait, cause error) {
+	w := waiting(g, g.Done)
+	w.Room = spool.Dead
+	w.Last = brief(chain.Fate{Kind: chain.Refused, Concern: chain.AboutRecipient, Reason: cause.Error()})
+	d.write(&spool.Settled{ID: id, Waits: []spool.Wait{w}})
+}
+
+// parkedAt says that a group waits for k.
+func parkedAt(k key) func(*spool.Wait) bool {
+	return func(w *spool.Wait) bool {
+		return w.Room == spool.Park && w.Last.Concern == k.concern && w.Last.About == k.about
+	}
 }
 
 // probe sends one message through the gate k.
 func (d *Dispatcher) probe(ctx context.Context, k key) {
+	view, parked := d.o.Log.Waiting(), parkedAt(k)
+	d.gates.forget(k, func(id string) bool {
+		m, ok := view.Get(id)
+		return ok && slices.ContainsFunc(m.Groups, func(w spool.Wait) bool { return parked(&w) })
+	})
 	select {
 	case d.slots <- struct{}{}:
 	default:
-		d.gates.postpone(k, 100*time.Millisecond)
+		d.postpone(k, 100*time.Millisecond)
 		return
 	}
-	view := d.o.Log.Waiting()
-	parked := func(w *spool.Wait) bool {
-		return w.Room == spool.Park && w.Last.Concern == k.concern && w.Last.About == k.about
-	}
 	try := func(id string) bool {
-		d.mu.Lock()
-		early := d.notBefore[id].After(d.o.Now())
-		d.mu.Unlock()
-		if early {
+		if d.mayRunFrom(id).After(d.o.Now()) {
 			return false
 		}
 		due := view.Wake(id, parked)
 		if len(due) == 0 {
 			return false
 		}
-		d.gates.probeWith(k, id)
-		d.wakeGroup(ctx, due[0], &k)
 		for _, more := range due[1:] {
 			view.Rest(more.ID, more.Wait.Recipients...)
 		}
+		d.gates.probeWith(k, id)
+		d.wakeGroup(ctx, due[0], &k)
 		return true
 	}
-	suspects, after := d.gates.candidate(k)
-	for _, id := range suspects {
-		if m, ok := view.Get(id); !ok || !slices.ContainsFunc(m.Groups, func(w spool.Wait) bool { return parked(&w) }) {
-			d.gates.unsuspect(k, id)
-			continue
-		}
-		if try(id) {
-			return
-		}
-	}
-	filter := depot.Filter{Room: spool.Park, Concern: k.concern, About: k.about, After: after, Limit: 1}
-	early := len(suspects) > 0
-	for range 2 { // from the cursor to the end, then from the start
-		for {
-			list, _ := view.List(filter)
-			if len(list) == 0 {
-				break
-			}
-			if try(list[0].ID) {
-				return
-			}
-			early = true // it is there, but may not run yet or is about to be settled
-			filter.After = list[0].ID
-		}
-		if filter.After = ""; after == "" {
-			break
-		}
-		after = ""
-	}
-	<-d.slots
-	if early {
-		d.gates.postpone(k, time.Second)
+	suspects, last, after, others := d.gates.candidates(k)
+	if slices.ContainsFunc(suspects, try) {
 		return
 	}
-	d.gates.nothingWaits(k)
+	found := false
+	filter := depot.Filter{Room: spool.Park, Concern: k.concern, About: k.about, Limit: page}
+	for _, part := range []struct{ after, upTo string }{{after, ""}, {"", after}} { // from the cursor to the end, then from the start
+		filter.After = part.after
+		for next := "-"; next != "" && others; filter.After = next {
+			var list []*depot.Message
+			list, next = view.List(filter)
+			for _, m := range list {
+				if part.upTo != "" && m.ID > part.upTo {
+					next = ""
+					break
+				}
+				found = true // it is there, but may not run yet, or is about to be settled
+				if !d.gates.suspected(k, m.ID) && try(m.ID) {
+					return
+				}
+			}
+		}
+		if after == "" {
+			break
+		}
+	}
+	if slices.ContainsFunc(last, try) {
+		return
+	}
+	<-d.slots
+	if found || !others || d.gates.suspects(k) {
+		d.postpone(k, time.Second)
+		return
+	}
+	d.gates.gone(k) // who is about to be parked here finds that out when it is on record
 }
 
-// probed notes how a probe ended. When what was down is well, everything that waits for it goes on.
-func (d *Dispatcher) probed(k key, id string, well bool) {
-	if d.gates.probeEnded(k, id, well) {
-		d.o.Logger.Info("up again: its mail goes on", "what", string(k.concern), "name", k.about)
-		d.wakeNow(depot.Filter{Room: spool.Park, Concern: k.concern, About: k.about}, func(w *spool.Wait) bool {
-			return w.Room == spool.Park && w.Last.Concern == k.concern && w.Last.About == k.about
-		})
+func (d *Dispatcher) postpone(k key, wait time.Duration) {
+	if d.gates.postpone(k, wait) {
+		d.goOn()
+		return
 	}
 	d.poke()
 }
 
-// wakeNow runs everything that waits and is chosen, as slots get free; it ends early when that is down again.
-func (d *Dispatcher) wakeNow(f depot.Filter, pick func(*spool.Wait) bool) {
-	d.spawn(func() {
-		for {
-			list, next := d.o.Log.Waiting().List(f)
-			for _, m := range list {
-				if d.gates.isDown(key{f.Concern, f.About}) {
-					return
-				}
-				for _, g := range d.o.Log.Waiting().Wake(m.ID, pick) {
-					select {
-					case d.slots <- struct{}{}:
-						d.wakeGroup(d.ctx, g, nil)
-					case <-d.ctx.Done():
-						return
-					case <-d.o.Log.Done():
-						return
-					}
-				}
-			}
-			if next == "" {
-				return
-			}
-			f.After = next
-		}
-	})
+// probeOver notes, once, what the probe that j is has shown.
+func (d *Dispatcher) probeOver(j *job, o outcome) {
+	if j.probe != nil && j.over.CompareAndSwap(false, true) {
+		d.probed(*j.probe, j.message.ID, o)
+	}
+}
+
+// probed notes how a probe ended. When what was down is well, everything that waits for it goes on.
+func (d *Dispatcher) probed(k key, id string, o outcome) {
+	if d.gates.probeEnded(k, id, o) {
+		d.o.Logger.Info("up again: its mail goes on", "what", string(k.concern), "name", k.about)
+		d.goOn()
+		return
+	}
+	d.poke()
 }
 
 // regate shuts the gates before which messages are parked: the first probe shows whether they still have to be.
-func (d *Dispatcher) regate(notBefore time.Time) {
-	f := depot.Filter{Room: spool.Park, Limit: 1000}
+func (d *Dispatcher) regate() {
+	f := depot.Filter{Room: spool.Park, Limit: page}
 	for {
 		list, next := d.o.Log.Waiting().List(f)
 		for _, m := range list {
@@ -232,11 +267,11 @@ func (d *Dispatcher) regate(notBefore time.Time) {
 				}
 				k := key{w.Last.Concern, w.Last.About}
 				if w.Last.Kind == chain.Unknown {
-					d.gates.suspect(k, m.ID)
+					d.gates.suspect(k, m.ID, d.o.NotBefore)
+					d.gates.parked(k, m.ID)
 				} else {
 					d.gates.shut(k)
 				}
-				d.gates.notBefore(k, notBefore)
 			}
 		}
 		if next == "" {
@@ -244,46 +279,4 @@ func (d *Dispatcher) regate(notBefore time.Time) {
 		}
 		f.After = next
 	}
-}
-
-// Recover runs what a former owner left under way, not before the time at which its outcome may be tried again:
-// leave for a final dot may have been given just before the takeover.
-func (d *Dispatcher) Recover(left []*spool.Accepted, notBefore time.Time) {
-	d.spawn(func() {
-		t := time.NewTimer(notBefore.Sub(d.o.Now()))
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-d.ctx.Done():
-			return
-		case <-d.o.Log.Done():
-			return
-		}
-		for _, a := range left {
-			if !d.recover(a) {
-				return
-			}
-		}
-	})
-}
-
-func (d *Dispatcher) recover(a *spool.Accepted) bool {
-	select {
-	case d.slots <- struct{}{}:
-	case <-d.ctx.Done():
-		return false
-	case <-d.o.Log.Done():
-		return false
-	}
-	release := func() { <-d.slots; d.poke() }
-	content, err := d.o.Log.Content(d.ctx, a.ID, a.Body)
-	if err != nil {
-		release()
-		d.o.Logger.Error("a message that was under way could not be loaded; it is tried again", "id", a.ID, "error", err)
-		time.AfterFunc(time.Minute, func() { d.spawn(func() { d.recover(a) }) })
-		return true
-	}
-	defer content.Release()
-	d.start(a, content, nil, release)
-	return true
 }

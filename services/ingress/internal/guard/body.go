@@ -16,6 +16,7 @@ type bodyState struct {
 	ended bool
 	fault error // why the message is refused
 	spent int64 // octets read after the refusal
+	bare  bool  // there was a bare CR in what was read away
 }
 
 type place int
@@ -213,12 +214,17 @@ func (c *Conn) discardBody() {
 			return
 		}
 	}
+	// Where CR CR LF is no end of a line for whoever passed the message on, what follows is still a part of it.
+	c.doubtful = s.bare
 	c.endBody()
 }
 
 // skip looks for CRLF "." CRLF alone.
 func (s *bodyState) skip(src []byte) int {
 	for i, b := range src {
+		if b != '\n' && (s.at == cr || s.at == dotCR) {
+			s.bare = true
+		}
 		switch {
 		case b == '\n' && s.at == dotCR:
 			s.ended = true

@@ -139,6 +139,7 @@ type Conn struct {
 	commands int
 	faults   int
 	body     bodyState
+	doubtful bool // the message that was refused may go on behind its end
 	unread   bool // the connection ends with input that nobody will read
 	err      error
 	said421  bool

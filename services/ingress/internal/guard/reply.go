@@ -99,6 +99,11 @@ func (c *Conn) libraryReply(code int, text string) {
 	if c.verb == "DATA" && r.Code >= 400 {
 		c.afterRefusedData()
 	}
+	if c.doubtful && c.err == nil {
+		c.fault("bare CR in a message: its end is in doubt")
+		c.unread = true
+		c.fail(ErrCut)
+	}
 }
 
 // split separates the enhanced code from the text of a reply. The library puts it into the last line only.

@@ -147,10 +147,11 @@ func (l *ledger) changed(t *tracked) {
 	}
 }
 
-// written: the depot's value that reflects the log up to seq is durable.
-func (l *ledger) written(t *tracked, seq uint64) {
+// written: the depot's value that reflects the log up to seq is durable. It says whether there is an older one.
+func (l *ledger) written(t *tracked, seq uint64) (older bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	older = t.stored > 0
 	t.stored = max(t.stored, seq)
 	t.queued = false
 	if len(t.msg.Running) == 0 {
@@ -164,6 +165,7 @@ func (l *ledger) written(t *tracked, seq uint64) {
 	if t.again {
 		l.changed(t)
 	}
+	return older
 }
 
 // deleted: the depot holds nothing of the message any more.

@@ -51,6 +51,7 @@ func (s *Shard) recover(ctx context.Context, idle bool) (*Recovered, error) {
 		return nil, err
 	}
 	s.shelf.appender = s.newAppender(shelf, s.shelf, markedAt)
+	s.sweep.add(sweep{stream: s.depots, subject: s.names.owner(), keep: 1})
 
 	records, err := s.readLog(ctx, at)
 	if err != nil {

@@ -121,7 +121,9 @@ func (s *Shard) open(ctx context.Context) (*Recovered, error) {
 	if s.bodies, err = s.fresh(ctx, s.names.body(), s.names.bodies(), o.Limits.Body, 1); err != nil {
 		return nil, err
 	}
-	if s.depots, err = s.fresh(ctx, s.names.depot(), s.names.depots(), o.Limits.Depot, 1); err != nil {
+	// No limit of one value per subject: what the server drops by that limit it finds again in its files after a crash,
+	// once the value that displaced it is purged. The shelf has older values deleted, which leaves a mark.
+	if s.depots, err = s.fresh(ctx, s.names.depot(), s.names.depots(), o.Limits.Depot, -1); err != nil {
 		return nil, err
 	}
 	if s.trails, err = newTrailWriter(ctx, s); err != nil {

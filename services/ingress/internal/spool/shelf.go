@@ -139,7 +139,9 @@ func (f *shelf) value(ctx context.Context, t *tracked) (*record, error) {
 		return nil, fmt.Errorf("spool: encoding %s: %w", m.ID, err)
 	}
 	val := &record{subject: s.names.waiting(m.ID), id: f.ids.next(), data: data, done: func(uint64) {
-		l.written(t, m.Seq)
+		if l.written(t, m.Seq) {
+			s.sweep.add(sweep{stream: s.depots, subject: s.names.waiting(m.ID), keep: 1})
+		}
 		f.landed()
 	}}
 	if haveBytes {
@@ -196,7 +198,9 @@ const sweepers = 4
 type sweep struct {
 	stream  jetstream.Stream
 	subject string
-	then    func()
+	// keep is how many of the last values stay.
+	keep uint64
+	then func()
 }
 
 // sweeper deletes what is over. What it deletes has ended in the log, so that a late deletion does no harm; still
@@ -266,7 +270,11 @@ func (w *sweeper) purge(ctx context.Context, j sweep) error {
 	for try := 0; ; try++ {
 		if w.shard.MayGo() {
 			step, cancel := context.WithTimeout(ctx, o.Times.Ack)
-			err := j.stream.Purge(step, jetstream.WithPurgeSubject(j.subject))
+			what := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(j.subject)}
+			if j.keep > 0 {
+				what = append(what, jetstream.WithPurgeKeep(j.keep))
+			}
+			err := j.stream.Purge(step, what...)
 			cancel()
 			if err == nil {
 				if j.then != nil {

@@ -1,0 +1,88 @@
+package dispatch
+
+import (
+	"slices"
+
+	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/depot"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+)
+
+// startFlow runs what is parked before gates that are open, if there may be any.
+func (d *Dispatcher) startFlow() {
+	d.mu.Lock()
+	if !d.flow || d.flowing || d.closing {
+		d.mu.Unlock()
+		return
+	}
+	d.flow, d.flowing = false, true
+	d.runs.Go(func() {
+		whole := d.flowOn()
+		d.mu.Lock()
+		d.flowing = false
+		d.flow = d.flow || !whole
+		d.mu.Unlock()
+		d.poke()
+	})
+	d.mu.Unlock()
+}
+
+// flowOn looks at everything that is parked once, and says whether it came to the end.
+func (d *Dispatcher) flowOn() (whole bool) {
+	view := d.o.Log.Waiting()
+	f := depot.Filter{Room: spool.Park, Limit: page}
+	for {
+		list, next := view.List(f)
+		for _, m := range list {
+			pick := func(w *spool.Wait) bool { return w.Room == spool.Park && d.mayPass(m.ID, w) }
+			if !slices.ContainsFunc(m.Groups, func(w spool.Wait) bool { return pick(&w) }) {
+				continue
+			}
+			if !d.slot() {
+				return false
+			}
+			if _, ok := d.mayStart(); !ok {
+				<-d.slots
+				return false
+			}
+			due := view.Wake(m.ID, pick)
+			if len(due) == 0 {
+				<-d.slots
+			}
+			for i, g := range due {
+				if i > 0 && !d.slot() {
+					return false
+				}
+				d.wakeGroup(d.ctx, g, nil)
+			}
+		}
+		if next == "" {
+			return true
+		}
+		f.After = next
+	}
+}
+
+// slot waits for a free slot; false: there will be none.
+func (d *Dispatcher) slot() bool {
+	select {
+	case d.slots <- struct{}{}:
+		return true
+	case <-d.stopping:
+	case <-d.o.Log.Done():
+	}
+	return false
+}
+
+// mayPass says that a parked group need not wait: nothing keeps it, or its chain does not lead there any more.
+func (d *Dispatcher) mayPass(id string, w *spool.Wait) bool {
+	if w.Last.Concern == chain.AboutRecipient { // held until resume
+		return true
+	}
+	if d.mayRunFrom(id).After(d.o.Now()) {
+		return false
+	}
+	k := key{w.Last.Concern, w.Last.About}
+	c := d.o.Policy.View().Config().ChainNamed(w.Chain)
+	return c == nil || !needs(c, k) || !d.gates.holds(k, id)
+}

@@ -1,0 +1,84 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+)
+
+func (l *load) struck(f fault) {
+	l.mu.Lock()
+	l.faults = append(l.faults, f)
+	l.mu.Unlock()
+}
+
+// kill ends a process as kill -9 does, lets it be down for a while, and starts it again.
+func (in *installation) kill(name string, down time.Duration) {
+	in.T.Helper()
+	f := fault{what: "kill " + name, from: time.Now(), log: name == "nats"}
+	in.Proc(name).Kill()
+	<-time.After(down)
+	in.StartProc(name)
+	f.to = time.Now()
+	in.load.struck(f)
+}
+
+// stop pauses a process until the function that it returns is called. of: see fault.
+func (in *installation) stop(name, of string) (goOn func()) {
+	p := in.Proc(name)
+	f := fault{what: "stop " + name, from: time.Now(), of: of}
+	p.Signal(syscall.SIGSTOP)
+	return func() {
+		p.Signal(syscall.SIGCONT)
+		f.to = time.Now()
+		in.load.struck(f)
+	}
+}
+
+// hurry wakes what waits for a time, and tells how many messages still wait.
+func (in *installation) hurry() int {
+	in.T.Helper()
+	n := 0
+	for name, w := range in.waiting {
+		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
+		resp, err := w.List(ctx, &ingressv1.ListRequest{PageSize: 1000}, grpc.WaitForReady(true))
+		if err == nil {
+			var ids []string
+			for _, m := range resp.GetWaiting() {
+				ids = append(ids, m.GetId())
+			}
+			n += len(ids)
+			_, err = w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids})
+		}
+		cancel()
+		if err != nil {
+			in.T.Logf("what waits at %s: %v", name, err)
+			n++
+		}
+	}
+	return n
+}
+
+// settle stops the load and waits until nothing is on its way any more. What has not arrived by then is lost.
+func (in *installation) settle(limit time.Duration) {
+	in.T.Helper()
+	in.load.stop()
+	start := time.Now()
+	for {
+		if in.missing() == 0 && in.hurry() == 0 {
+			break
+		}
+		if time.Since(start) > limit {
+			in.T.Logf("after %v %d copies are missing", limit, in.missing())
+			break
+		}
+		<-time.After(time.Second)
+	}
+	in.T.Logf("settled after %v", time.Since(start).Round(100*time.Millisecond))
+}
