@@ -131,6 +131,7 @@ func up(ctx context.Context, o upOptions, log *slog.Logger) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return in.Run(ctx) })
 	group.Go(func() error { return local.Run(ctx, closeGrace) })
+	group.Go(func() error { return nats.Done(ctx) })
 	return group.Wait()
 }
 

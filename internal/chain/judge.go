@@ -31,7 +31,7 @@ func Judge(ctx context.Context, st stage.Stage, traits stage.Traits, h Hop, m *m
 	ch := make(chan answer, 1)
 	copied := *m
 	copied.Envelope, copied.Pending = m.Envelope.Clone(), slices.Clone(m.Pending)
-	content := m.Content
+	content := m.Content.Retain()
 	release := func() {}
 	if e, ok := st.(*entry); ok {
 		e.hold() // a stage that was left behind is not closed

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -63,6 +64,9 @@ func Listen(address string, pki *PKI, callers []string, log *slog.Logger) (*Serv
 // (a container behind a name), the port is opened on every interface, which only mutual TLS makes safe.
 func listen(address string, guarded bool) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path = shortPath(path); len(path) > maxSocketPath {
+			return nil, fmt.Errorf("listen on %s: the path of a unix socket has at most %d bytes: choose a folder with a shorter name", path, maxSocketPath)
+		}
 		// A socket is left behind by a process that was killed. Anything else there is somebody's file, and stays.
 		if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
 			if err := os.Remove(path); err != nil {
@@ -80,6 +84,24 @@ func listen(address string, guarded bool) (net.Listener, error) {
 		return nil, err
 	}
 	return net.Listen("tcp", net.JoinHostPort("", port))
+}
+
+// maxSocketPath is what fits into sun_path on Linux, with its final NUL.
+const maxSocketPath = 107
+
+// shortPath is path from the working directory, where it would be too long from the root.
+func shortPath(path string) string {
+	if len(path) <= maxSocketPath {
+		return path
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
 }
 
 // Addr is the address that was opened.

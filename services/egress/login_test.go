@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +115,42 @@ func TestWrongPassword(t *testing.T) {
 	}
 	if l := r.log.String(); strings.Contains(l, "secret-wrong") || strings.Contains(l, "right-one") {
 		t.Error("the log has the password")
+	}
+}
+
+// Some servers repeat the line that they do not like; what they say goes into logs, and to people.
+func TestServerRepeatsThePassword(t *testing.T) {
+	cert := smtptest.NewCertificate(t)
+	for _, mechanism := range []string{"PLAIN", "LOGIN", "malformed"} {
+		offer, code := mechanism, "535 "
+		if mechanism == "malformed" {
+			offer, code = "PLAIN", "5x5 "
+		}
+		step := 0
+		s := smtptest.Start(t, smtptest.Config{TLS: cert.Server, Auth: []string{offer}, Script: func(c *smtptest.Conn, at, line string) bool {
+			if at != "AUTH" {
+				return false
+			}
+			if step++; mechanism == "LOGIN" {
+				user, password := c.Challenge("Username:"), c.Challenge("Password:")
+				line = user + " " + password
+			}
+			c.Say(code + line + " is bad, secret-wrong")
+			return true
+		}})
+		r := build(t, setup{route: config.Route{Smarthost: &config.Smarthost{Address: s.Addr, TLS: config.TLSRequired, CAFile: "ca.pem",
+			Auth: &config.Auth{Username: "joe", PasswordFile: "password"}}}})
+		r.file(t, "ca.pem", cert.PEM)
+		r.file(t, "password", []byte("secret-wrong\n"))
+		f := r.carry(t, parcel("m1", simple, "a@x.example")).want(t, chain.Deferred)[0]
+		if step == 0 {
+			t.Errorf("%s: no login was tried", mechanism)
+		}
+		for _, secret := range []string{"secret-wrong", base64.StdEncoding.EncodeToString([]byte("\x00joe\x00secret-wrong")), base64.StdEncoding.EncodeToString([]byte("secret-wrong"))} {
+			if l := r.log.String() + describe(f); strings.Contains(l, secret) {
+				t.Errorf("%s: %q is in %s", mechanism, secret, l)
+			}
+		}
 	}
 }
 

@@ -74,11 +74,14 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	}
 	ingressv1.RegisterWaitingServiceServer(server.Server, in.Waiting())
 	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
-		stages.SetForeign(c.TraitsByType())
 		if err := runnable(ctx, network, c); err != nil {
 			return err
 		}
-		return in.Update(c)
+		if err := in.Update(c); err != nil {
+			return err
+		}
+		stages.SetForeign(c.TraitsByType())
+		return nil
 	})
 	defer watch.Close()
 	group, ctx := errgroup.WithContext(ctx)

@@ -94,3 +94,21 @@ func TestDiskFull(t *testing.T) {
 	r.Eventually("mail is taken again", 10*time.Second, func() bool { code, _ := mailReply(t, r); return code == 250 })
 	once(r, sink, r.MustSend("alice@example.com", bob, large))
 }
+
+// Something else has written the disk full to the last byte: NATS cannot go on.
+func TestDiskFullToTheLastByte(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Up)
+	disk := r.Path("data", "nats")
+	smallDisk(t, disk, "600m")
+	sink := prepare(t, r)
+	r.Start()
+	l := startLoad(r, 4)
+	l.more(20)
+	release := ballast(t, disk, 0)
+	r.Eventually("mail is refused", 20*time.Second, func() bool { code, _ := mailReply(t, r); return code/10 == 45 })
+	release()
+	r.Eventually("mail is taken again", 40*time.Second, func() bool { code, _ := mailReply(t, r); return code == 250 })
+	l.more(20)
+	each(r, sink, l.stop())
+}

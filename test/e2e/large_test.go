@@ -16,7 +16,11 @@ const (
 	mostMemory = 400 << 20
 )
 
+// TestLargeMessages moves 800 MB through everything, twice: -short leaves it out.
 func TestLargeMessages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("moves 800 MB, twice")
+	}
 	line := strings.Repeat("QUJD", 19) + "\r\n"
 	raw := crlf("From: Alice <alice@example.com>\nTo: bob@example.net\nSubject: large\nDate: Tue, 03 Feb 2026 04:05:06 +0000\nMIME-Version: 1.0\nContent-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n") +
 		strings.Repeat(line, largeSize/len(line))

@@ -45,5 +45,6 @@ func TestNoFenceIsSeen(t *testing.T) {
 	t.Parallel()
 	in := stopIngress(t, "broken_fence")
 	in.settle(25 * time.Second)
+	in.Proc("ingress-one").Kill() // it waits for a log that is gone
 	in.sees(lost)
 }

@@ -41,28 +41,48 @@ func (in *installation) stop(name, of string) (goOn func()) {
 	}
 }
 
-// hurry wakes what waits for a time, and tells how many messages still wait.
-func (in *installation) hurry() int {
-	in.T.Helper()
-	n := 0
-	for name, w := range in.waiting {
-		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
-		resp, err := w.List(ctx, &ingressv1.ListRequest{PageSize: 1000}, grpc.WaitForReady(true))
-		if err == nil {
-			var ids []string
-			for _, m := range resp.GetWaiting() {
-				ids = append(ids, m.GetId())
-			}
-			n += len(ids)
-			_, err = w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids})
-		}
-		cancel()
-		if err != nil {
-			in.T.Logf("what waits at %s: %v", name, err)
-			n++
+// listed gives the ids of what waits at an ingress; false: it could not be asked.
+func (in *installation) listed(name string) ([]string, bool) {
+	ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
+	defer cancel()
+	resp, err := in.waiting[name].List(ctx, &ingressv1.ListRequest{PageSize: 1000}, grpc.WaitForReady(true))
+	if err != nil {
+		in.T.Logf("what waits at %s: %v", name, err)
+		return nil, false
+	}
+	var ids []string
+	for _, m := range resp.GetWaiting() {
+		ids = append(ids, m.GetId())
+	}
+	return ids, true
+}
+
+// quiet says that everything accepted has arrived, and that nothing waits.
+func (in *installation) quiet() bool {
+	if in.missing() > 0 {
+		return false
+	}
+	for name := range in.waiting {
+		if ids, ok := in.listed(name); !ok || len(ids) > 0 {
+			return false
 		}
 	}
-	return n
+	return true
+}
+
+// hurry wakes what waits for a time.
+func (in *installation) hurry() {
+	for name, w := range in.waiting {
+		ids, ok := in.listed(name)
+		if !ok || len(ids) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
+		if _, err := w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids}); err != nil {
+			in.T.Logf("waking what waits at %s: %v", name, err)
+		}
+		cancel()
+	}
 }
 
 // settle stops the load and waits until nothing is on its way any more. What has not arrived by then is lost.
@@ -70,14 +90,12 @@ func (in *installation) settle(limit time.Duration) {
 	in.T.Helper()
 	in.load.stop()
 	start := time.Now()
-	for {
-		if in.missing() == 0 && in.hurry() == 0 {
-			break
-		}
+	for !in.quiet() {
 		if time.Since(start) > limit {
 			in.T.Logf("after %v %d copies are missing", limit, in.missing())
 			break
 		}
+		in.hurry()
 		<-time.After(time.Second)
 	}
 	in.T.Logf("settled after %v", time.Since(start).Round(100*time.Millisecond))

@@ -34,7 +34,7 @@ stages:
   unix: {type: antivirus, timeout: 20s, config: {clamd: "unix://SOCKET"}}
   small: {type: antivirus, timeout: 20s, config: {clamd: "tcp://{{clamd-small}}"}}
 chains:
-  - {name: inbound, match: {direction: [inbound, internal]}, deliver: provider}
+  - {name: inbound, match: {direction: [inbound, internal]}, stages: [], deliver: provider}
   - {name: unix, match: {recipients: "unix@example.net"}, stages: [unix], deliver: provider}
   - {name: small, match: {recipients: "small@example.net"}, stages: [small], deliver: provider}
   - {name: outbound, match: {direction: outbound}, stages: [tcp], deliver: provider}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,11 +40,18 @@ type Options struct {
 	Logger     *slog.Logger
 }
 
-// Server is a running NATS server that acknowledges only what is on stable storage.
+// Server is a running NATS server that acknowledges only what is on stable storage. A stream that could not write,
+// for want of space, stays shut in NATS until the server is started again: Server does that when there is space.
 type Server struct {
-	ns  *server.Server
-	dir string
-	log *slog.Logger
+	options *server.Options
+	dir     string
+	log     *slog.Logger
+	broken  chan struct{} // a stream could not write
+	stop    chan struct{}
+	over    chan struct{} // the keeper has ended
+
+	mu sync.Mutex
+	ns *server.Server // nil while it is started again
 }
 
 // Start starts the server and waits until it serves.
@@ -82,17 +90,29 @@ func Start(o Options) (*Server, error) {
 	if err := absolute(&so.StoreDir); err != nil {
 		return nil, err
 	}
-	ns, err := server.NewServer(so)
-	if err != nil {
-		return nil, fmt.Errorf("nats: %w", err)
+	s := &Server{options: so, dir: so.StoreDir, log: o.Logger, broken: make(chan struct{}, 1), stop: make(chan struct{}), over: make(chan struct{})}
+	if err := s.start(); err != nil {
+		return nil, err
 	}
-	ns.SetLoggerV2(&logger{o.Logger}, false, false, false)
+	go s.keep()
+	return s, nil
+}
+
+func (s *Server) start() error {
+	ns, err := server.NewServer(s.options.Clone())
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	ns.SetLoggerV2(&logger{s.log, s.broken}, false, false, false)
 	go ns.Start()
 	if !ns.ReadyForConnections(startWait) {
 		ns.Shutdown()
-		return nil, errors.New("nats: the server did not get ready")
+		return errors.New("nats: the server did not get ready")
 	}
-	return &Server{ns: ns, dir: so.StoreDir, log: o.Logger}, nil
+	s.mu.Lock()
+	s.ns = ns
+	s.mu.Unlock()
+	return nil
 }
 
 // address puts "host:port" into a server's option; port 0 is any free one.
@@ -122,11 +142,25 @@ func absolute(dir *string) error {
 }
 
 // URL is the client address of a listening server.
-func (s *Server) URL() string { return s.ns.ClientURL() }
+func (s *Server) URL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ns.ClientURL()
+}
+
+// InProcessConn implements nats.InProcessConnProvider, over the server's lives.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ns == nil {
+		return nil, errors.New("nats: the server is being started again")
+	}
+	return s.ns.InProcessConn()
+}
 
 // Connect makes a connection within this process.
 func (s *Server) Connect(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(s.ns), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect("", nats.InProcessServer(s), nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1))
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
@@ -144,28 +178,51 @@ func (s *Server) FreeSpace() (uint64, error) {
 
 // Done waits until ctx ends or the server has stopped by itself.
 func (s *Server) Done(ctx context.Context) error {
-	stopped := make(chan struct{})
-	go func() { s.ns.WaitForShutdown(); close(stopped) }()
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-stopped:
+	case <-s.over:
 		return errors.New("nats: the server stopped")
 	}
 }
 
 // Stop stops the server; what was acknowledged is on disk already.
 func (s *Server) Stop() {
-	s.ns.Shutdown()
-	s.ns.WaitForShutdown()
+	close(s.stop)
+	<-s.over
+	s.halt()
+}
+
+func (s *Server) halt() {
+	s.mu.Lock()
+	ns := s.ns
+	s.ns = nil
+	s.mu.Unlock()
+	if ns != nil {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	}
 }
 
 // logger brings the server's log into ours.
-type logger struct{ log *slog.Logger }
+type logger struct {
+	log    *slog.Logger
+	broken chan<- struct{}
+}
 
 func (l *logger) Noticef(f string, a ...any) { l.log.Debug("nats: " + fmt.Sprintf(f, a...)) }
 func (l *logger) Warnf(f string, a ...any)   { l.log.Warn("nats: " + fmt.Sprintf(f, a...)) }
-func (l *logger) Errorf(f string, a ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, a...)) }
 func (l *logger) Fatalf(f string, a ...any)  { l.log.Error("nats: " + fmt.Sprintf(f, a...)) }
 func (l *logger) Debugf(f string, a ...any)  { l.log.Debug("nats: " + fmt.Sprintf(f, a...)) }
 func (l *logger) Tracef(string, ...any)      {}
+
+func (l *logger) Errorf(f string, a ...any) {
+	text := fmt.Sprintf(f, a...)
+	l.log.Error("nats: " + text)
+	if lostDisk(text) {
+		select {
+		case l.broken <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -72,8 +72,10 @@ func (c *Client) login(ctx context.Context, a *Auth) error {
 		return &Error{Step: StepAUTH, Err: fmt.Errorf("starting %s", mech)} // the cause might quote the secret
 	}
 	line := "AUTH " + mech
+	secrets := []string{a.Password}
 	if first != nil {
 		line += " " + encodeInitial(first)
+		secrets = append(secrets, encodeInitial(first))
 	}
 	rep, err := c.command(ctx, StepAUTH, c.deadlines.Hello, line)
 	for n := 0; err == nil && rep.code == 334; n++ {
@@ -83,16 +85,34 @@ func (c *Client) login(ctx context.Context, a *Auth) error {
 			_, _ = c.command(ctx, StepAUTH, c.deadlines.Hello, "*")
 			return &Error{Step: StepAUTH, Err: fmt.Errorf("unexpected challenge in %s", mech)}
 		}
+		secrets = append(secrets, answer)
 		rep, err = c.command(ctx, StepAUTH, c.deadlines.Hello, answer)
 	}
 	if err != nil {
+		if errors.Is(err, errReplySyntax) {
+			err = &Error{Step: StepAUTH, Err: errReplySyntax} // without the quotation
+		}
 		return err
 	}
 	if rep.code != 235 {
+		rep.lines = blank(rep.lines, secrets)
 		return &Error{Step: StepAUTH, Reply: rep.mail()}
 	}
 	c.auth = mech
 	return nil
+}
+
+// blank takes secrets out of what a server said: some repeat the line that they do not like, and what they say is logged.
+func blank(lines, secrets []string) []string {
+	out := slices.Clone(lines)
+	for i := range out {
+		for _, s := range secrets {
+			if len(s) > 1 {
+				out[i] = strings.ReplaceAll(out[i], s, "***")
+			}
+		}
+	}
+	return out
 }
 
 func encodeInitial(b []byte) string {

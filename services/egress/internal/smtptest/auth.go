@@ -14,7 +14,7 @@ func (s *Server) auth(c *Conn, arg string) {
 	switch strings.ToUpper(mech) {
 	case "PLAIN":
 		if !has {
-			initial = c.challenge("")
+			initial = c.Challenge("")
 		}
 		parts := strings.Split(decode(initial), "\x00")
 		if len(parts) == 3 && s.valid(parts[1], parts[2]) {
@@ -23,14 +23,14 @@ func (s *Server) auth(c *Conn, arg string) {
 	case "LOGIN":
 		name := initial
 		if !has {
-			name = c.challenge("Username:")
+			name = c.Challenge("Username:")
 		}
-		if pass := c.challenge("Password:"); s.valid(decode(name), decode(pass)) {
+		if pass := c.Challenge("Password:"); s.valid(decode(name), decode(pass)) {
 			user = decode(name)
 		}
 	case "CRAM-MD5":
 		const challenge = "<1896.697170952@test.example>"
-		name, digest, _ := strings.Cut(decode(c.challenge(challenge)), " ")
+		name, digest, _ := strings.Cut(decode(c.Challenge(challenge)), " ")
 		mac := hmac.New(md5.New, []byte(s.config.Users[name]))
 		mac.Write([]byte(challenge))
 		if want, ok := s.config.Users[name]; ok && want != "" && digest == hex.EncodeToString(mac.Sum(nil)) {
@@ -53,7 +53,7 @@ func (s *Server) valid(user, pass string) bool {
 	return ok && want == pass
 }
 
-func (c *Conn) challenge(text string) string {
+func (c *Conn) Challenge(text string) string {
 	c.Say("334 " + base64.StdEncoding.EncodeToString([]byte(text)))
 	line, err := c.r.ReadString('\n')
 	if err != nil {

@@ -204,17 +204,22 @@ func (d *Dispatcher) mayRunFrom(id string) time.Time {
 	return d.o.NotBefore
 }
 
-// settledDown forgets outcomes that are not on their way any more, and says whether none is.
-func (d *Dispatcher) settledDown() bool {
+// settledDown forgets outcomes that are not on their way any more: what was parked for their sake goes on. It tells
+// when the next one is to be forgotten; false: there is none.
+func (d *Dispatcher) settledDown() (next time.Time, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.o.Now()
 	for id, at := range d.early {
-		if !at.After(now) {
+		switch {
+		case !at.After(now):
 			delete(d.early, id)
+			d.flow = true
+		case !more || at.Before(next):
+			next, more = at, true
 		}
 	}
-	return len(d.early) == 0 && !d.o.NotBefore.After(now)
+	return next, more
 }
 
 // lastWords is how long Close waits for runs that were cancelled.
@@ -235,7 +240,8 @@ func (d *Dispatcher) Close(ctx context.Context) (idle bool) {
 	go func() { d.runs.Wait(); close(done) }()
 	select {
 	case <-done:
-		return d.settledDown()
+		_, open := d.settledDown()
+		return !open && !d.o.NotBefore.After(d.o.Now())
 	case <-ctx.Done():
 	}
 	d.cancel()

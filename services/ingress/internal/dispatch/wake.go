@@ -62,7 +62,7 @@ func (d *Dispatcher) mayStart() (sleep time.Duration, ok bool) {
 
 // wake starts what is due and tells how long to sleep.
 func (d *Dispatcher) wake(ctx context.Context) time.Duration {
-	d.settledDown()
+	open, more := d.settledDown()
 	if sleep, ok := d.mayStart(); !ok {
 		return sleep
 	}
@@ -84,6 +84,9 @@ func (d *Dispatcher) wake(ctx context.Context) time.Duration {
 		d.probe(ctx, k)
 	}
 	sleep := idle
+	if more {
+		sleep = min(sleep, open.Sub(d.o.Now()))
+	}
 	if at, ok := d.o.Log.Waiting().Next(); ok {
 		sleep = min(sleep, at.Sub(d.o.Now()))
 	}
@@ -227,7 +230,8 @@ func (d *Dispatcher) probe(ctx context.Context, k key) {
 		d.postpone(k, time.Second)
 		return
 	}
-	d.gates.gone(k) // who is about to be parked here finds that out when it is on record
+	d.gates.gone(k)
+	d.goOn() // who was parked here since the look above
 }
 
 func (d *Dispatcher) postpone(k key, wait time.Duration) {

@@ -59,6 +59,8 @@ type Limits struct {
 	// Only the time spent waiting for the client counts.
 	Grace time.Duration
 	Rate  int64
+	// Stall is how long a client may be silent within message data, or under Rate, before it is called slow: 10 s.
+	Stall time.Duration
 	// Write is how long one write may take: 1 min. Handshake is for TLS: 30 s.
 	Write, Handshake time.Duration
 }
@@ -89,6 +91,7 @@ func (l Limits) withDefaults() Limits {
 	wait(&l.Command, 5*time.Minute)
 	wait(&l.Data, 5*time.Minute)
 	wait(&l.Grace, 10*time.Minute)
+	wait(&l.Stall, 10*time.Second)
 	wait(&l.Write, time.Minute)
 	wait(&l.Handshake, 30*time.Second)
 	return l
@@ -249,11 +252,11 @@ func (c *Conn) Leave(r *mail.Reply) {
 }
 
 // Activity says, from any goroutine, whether the client has been awaited for a command, and since when; and, while
-// it sends message data, whether it is slower than Limits.Rate over the time that it was waited for.
+// it sends message data, whether it is silent, or slower than Limits.Rate over the time that it was waited for.
 func (c *Conn) Activity() (idle bool, since time.Time, slow bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.idle, c.since, c.rate.slow(c.opts.Limits.Rate)
+	return c.idle, c.since, c.rate.slow(c.opts.Limits.Rate, c.opts.Limits.Stall)
 }
 
 // LocalAddr of the connection.

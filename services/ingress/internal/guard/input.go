@@ -29,12 +29,16 @@ type rate struct {
 	from   time.Time // waiting since; zero if not
 }
 
-func (r *rate) slow(perSecond int64) bool {
+func (r *rate) slow(perSecond int64, stall time.Duration) bool {
 	w := r.waited
 	if !r.from.IsZero() {
-		w += time.Since(r.from)
+		silent := time.Since(r.from)
+		if silent > stall {
+			return true // whatever it has sent before
+		}
+		w += silent
 	}
-	return w > 10*time.Second && float64(r.bytes) < w.Seconds()*float64(perSecond)
+	return w > stall && float64(r.bytes) < w.Seconds()*float64(perSecond)
 }
 
 func (c *Conn) buffered() int { return c.tail - c.head }

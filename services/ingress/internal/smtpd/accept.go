@@ -18,6 +18,10 @@ const (
 	defaultConnections = 1000
 	// defaultPatience is how long a stranger may be idle before its connection can be given to another, when all are in use.
 	defaultPatience = time.Second
+	// ownPatience is how many times that long one of the company's own machines may be idle.
+	ownPatience = 30
+	// letGo is how long a connection that was cut may take to end.
+	letGo = time.Second
 )
 
 var (
@@ -74,6 +78,7 @@ func (s *Server) take(name string, nc net.Conn) {
 		listener: l,
 		client:   client,
 		known:    s.opts.Policy.View().Known(name, client),
+		gone:     make(chan struct{}),
 		logger:   s.opts.Logger.With("listener", name, "client", client.String()),
 	}
 	one.guard = guard.New(nc, guard.Options{
@@ -141,10 +146,10 @@ func (s *Server) register(one *session, cfg *config.Config) (*mail.Reply, string
 	}
 	// Those asked to leave take a moment to go; they count again when there are too many of them.
 	crowd := len(s.sessions) >= limit+limit/4+8
-	if !one.known && s.strangers[who] >= max(share/2, 1) && (crowd || !s.makeRoom(who)) {
+	if !one.known && s.strangers[who] >= max(share/2, 1) && (crowd || !s.makeRoom(who, false)) {
 		return errCrowded, "too many connections of this client"
 	}
-	if len(s.sessions)-s.going >= share && (crowd || !s.makeRoom("")) {
+	if len(s.sessions)-s.going >= share && (crowd || !s.makeRoom("", one.known)) {
 		return errCrowded, "too many connections"
 	}
 	s.sessions[one] = struct{}{}
@@ -155,21 +160,30 @@ func (s *Server) register(one *session, cfg *config.Config) (*mail.Reply, string
 	return nil, ""
 }
 
-// makeRoom asks one stranger to leave: the one that has been idle the longest, else one that trickles its message.
-func (s *Server) makeRoom(who string) bool {
-	var idlest, slow *session
-	var since time.Time
+// makeRoom asks one stranger to leave: the one that has been idle the longest, else one that trickles its message. For
+// one of the company's own machines another of them may have to, if it has been idle for long.
+func (s *Server) makeRoom(who string, known bool) bool {
+	var idlest, slow, own *session
+	var since, ownSince time.Time
 	for one := range s.sessions {
-		if one.known || one.leaving || one.authenticated.Load() || (who != "" && clientKey(one.client) != who) {
+		if one.leaving || (who != "" && clientKey(one.client) != who) {
 			continue
 		}
 		idle, from, trickles := one.guard.Activity()
+		silent := time.Since(from)
 		switch {
-		case idle && time.Since(from) >= s.opts.patience && (idlest == nil || from.Before(since)):
+		case one.trusted():
+			if known && idle && silent >= ownPatience*s.opts.patience && (own == nil || from.Before(ownSince)) {
+				own, ownSince = one, from
+			}
+		case idle && silent >= s.opts.patience && (idlest == nil || from.Before(since)):
 			idlest, since = one, from
 		case trickles:
 			slow = one
 		}
+	}
+	if idlest == nil && slow == nil {
+		idlest = own
 	}
 	switch {
 	case idlest != nil:
@@ -183,6 +197,41 @@ func (s *Server) makeRoom(who string) bool {
 	}
 	return true
 }
+
+// freeBytes cuts one stranger that holds room for a message and does not send it, and waits until it has let go. It is
+// for a session that got no room: else a few silent clients would keep all others' mail out.
+func (s *Server) freeBytes() bool {
+	s.mu.Lock()
+	var slow *session
+	for one := range s.sessions {
+		if one.leaving || one.trusted() {
+			continue
+		}
+		if _, _, trickles := one.guard.Activity(); trickles {
+			slow = one
+			break
+		}
+	}
+	if slow != nil {
+		s.evict(slow)
+		slow.guard.Kill()
+	}
+	s.mu.Unlock()
+	if slow == nil {
+		return false
+	}
+	timer := time.NewTimer(letGo)
+	defer timer.Stop()
+	select {
+	case <-slow.gone:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// trusted says that the session is one of the company's own, by its address or its login.
+func (s *session) trusted() bool { return s.known || s.authenticated.Load() }
 
 // evict takes a session out of the counts before it has gone.
 func (s *Server) evict(one *session) {

@@ -71,6 +71,57 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 }
 
+// TestSilentSendersHoldNoRoom: who reserves room for a message and sends nothing, or stops in the middle, gives it up
+// to the next who needs it.
+func TestSilentSendersHoldNoRoom(t *testing.T) {
+	r := newRig(t, limited(guard.Limits{Stall: 50 * time.Millisecond}))
+	r.intake.room = 3
+	for _, part := range []string{"", "x: y\r\n", strings.Repeat("x", 100_000)} {
+		c := r.hello("mx")
+		c.script(toData, "S: 354")
+		c.send(part)
+	}
+	begun := time.Now()
+	c := r.hello("mx")
+	for range 3 {
+		for {
+			c.script(toData)
+			if strings.HasPrefix(c.line(), "354") {
+				c.script("C: x: y", "C: .", "S: 250")
+				break
+			}
+			if time.Since(begun) > 2*time.Second {
+				t.Fatal("silent clients keep a new one's message out")
+			}
+		}
+	}
+	// The company's own clients are left in peace.
+	for range 3 {
+		r.hello("inside").script(toData, "S: 354")
+	}
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
+		c.script(toData, "S: 452 4.3.1")
+	}
+}
+
+// TestIdleMachinesOfOurOwn: connections that one of the company's own machines has forgotten do not keep it out.
+func TestIdleMachinesOfOurOwn(t *testing.T) {
+	r := newRig(t, crowded(5, 5*time.Millisecond))
+	for range 5 {
+		r.dial("inside").expect("220")
+	}
+	r.dial("mx").expect("421 4.3.2") // for a stranger they do not move
+	begun := time.Now()
+	for !strings.HasPrefix(r.dial("inside").line(), "220") {
+		if time.Since(begun) > 2*time.Second {
+			t.Fatal("not served within 2 s")
+		}
+	}
+	if took := time.Since(begun); took < 50*time.Millisecond {
+		t.Errorf("they were cut after %v", took)
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	r := newRig(t, crowded(10, time.Hour))
 	var all []*client

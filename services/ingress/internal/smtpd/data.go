@@ -18,6 +18,8 @@ const (
 	receivedRoom = 4 << 10
 	// copyBuffer is the unit in which messages are handed on.
 	copyBuffer = 32 << 10
+	// maxCuts is how many clients that hold room and do not use it are cut for one message.
+	maxCuts = 8
 )
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
@@ -47,6 +49,12 @@ func (s *session) begin(tx *transaction) *mail.Reply {
 	env := tx.env.Clone()
 	starts := maps.Clone(tx.starts)
 	rc, err := s.server.opts.Intake.Begin(s.lasting(), &env, starts, tx.limit+receivedRoom)
+	for range maxCuts {
+		if err == nil || asReply(err).Code != 452 || !s.server.freeBytes() {
+			break
+		}
+		rc, err = s.server.opts.Intake.Begin(s.lasting(), &env, starts, tx.limit+receivedRoom)
+	}
 	if err != nil {
 		return asReply(err)
 	}

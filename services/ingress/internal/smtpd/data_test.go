@@ -197,16 +197,19 @@ func TestNullReversePath(t *testing.T) {
 	for name, one := range map[string]struct {
 		to, header, want, relay, chain string
 	}{
-		"first rule":          {"x@y.example", "From: A <a@one.example>\r\n\r\n", "250", "first", "outbound"},
-		"second rule":         {"x@y.example", "From: a@two.example\r\n\r\n", "250", "second", "second"},
-		"no rule":             {"x@y.example", "From: a@three.example\r\n\r\n", "550 5.7.1", "", ""},
-		"no From":             {"x@y.example", "To: a@one.example\r\n\r\n", "550 5.7.1", "", ""},
-		"two From":            {"x@y.example", "From: a@one.example\r\nFrom: b@three.example\r\n\r\n", "550 5.7.1", "", ""},
-		"one author of two":   {"x@y.example", "From: a@one.example, b@three.example\r\n\r\n", "550 5.7.1", "", ""},
-		"comment trick":       {"x@y.example", "From: \"a@one.example\" <b@three.example>\r\n\r\n", "550 5.7.1", "", ""},
-		"From in the body":    {"x@y.example", "x: y\r\n\r\nFrom: a@one.example\r\n", "550 5.7.1", "", ""},
-		"as a stranger to us": {"user@example.com", "From: a@three.example\r\n\r\n", "250", "", "inbound"},
-		"folded":              {"x@y.example", "From: A\r\n <a@one.example>\r\n\r\n", "250", "first", "outbound"},
+		"first rule":           {"x@y.example", "From: A <a@one.example>\r\n\r\n", "250", "first", "outbound"},
+		"second rule":          {"x@y.example", "From: a@two.example\r\n\r\n", "250", "second", "second"},
+		"no rule":              {"x@y.example", "From: a@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"no From":              {"x@y.example", "To: a@one.example\r\n\r\n", "550 5.7.1", "", ""},
+		"two From":             {"x@y.example", "From: a@one.example\r\nFrom: b@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"one author of two":    {"x@y.example", "From: a@one.example, b@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"comment trick":        {"x@y.example", "From: \"a@one.example\" <b@three.example>\r\n\r\n", "550 5.7.1", "", ""},
+		"From in the body":     {"x@y.example", "x: y\r\n\r\nFrom: a@one.example\r\n", "550 5.7.1", "", ""},
+		"beyond what is kept":  {"x@y.example", "From: a@one.example," + strings.Repeat(" ", maxField) + "b@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"folded beyond it":     {"x@y.example", "From: a@one.example" + strings.Repeat("\r\n ("+strings.Repeat("x", 900)+")", 20) + ",\r\n b@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"From behind no field": {"x@y.example", "From: a@one.example\r\nno field\r\nFrom: b@three.example\r\n\r\n", "550 5.7.1", "", ""},
+		"as a stranger to us":  {"user@example.com", "From: a@three.example\r\n\r\n", "250", "", "inbound"},
+		"folded":               {"x@y.example", "From: A\r\n <a@one.example>\r\n\r\n", "250", "first", "outbound"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)

@@ -52,6 +52,7 @@ type fakeIntake struct {
 	n        int
 	messages []taken
 	open     int
+	room     int // receptions at once; 0: any number
 	aborted  int
 	sizes    []int64
 	admit    func(mail.Origin) error
@@ -75,6 +76,9 @@ func (f *fakeIntake) Begin(_ context.Context, env *mail.Envelope, starts map[str
 	defer f.mu.Unlock()
 	if f.begin != nil {
 		return nil, f.begin
+	}
+	if f.room > 0 && f.open >= f.room {
+		return nil, &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "no room"}
 	}
 	f.n++
 	f.open++

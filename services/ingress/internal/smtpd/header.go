@@ -27,13 +27,14 @@ type headerScan struct {
 	from     []string
 
 	line  []byte // the line so far, at most maxField of it
-	empty bool   // nothing of the line has come yet
+	cut   bool   // the line is longer than that
 	field []byte // the field so far, if it is one that is looked at
 	kind  string
+	doubt bool // another reader may see other authors: a From that is too long, or a line that is no field
 }
 
 func newHeaderScan(p *policy.Policy) *headerScan {
-	return &headerScan{policy: p, passes: map[string]bool{}, empty: true}
+	return &headerScan{policy: p, passes: map[string]bool{}}
 }
 
 // write takes the next octets of the message.
@@ -56,26 +57,32 @@ func (h *headerScan) write(p []byte) {
 func (h *headerScan) keep(p []byte) {
 	if room := maxField - len(h.line); len(p) > room {
 		p = p[:max(room, 0)]
+		h.cut = true
 	}
 	h.line = append(h.line, p...)
 }
 
 func (h *headerScan) endLine() {
 	line := bytes.TrimRight(h.line, "\r\n")
-	h.line = h.line[:0]
+	cut := h.cut
+	h.line, h.cut = h.line[:0], false
 	switch {
 	case len(line) == 0:
 		h.end()
 	case line[0] == ' ' || line[0] == '\t':
 		if h.kind != "" && len(h.field)+len(line) <= maxField {
 			h.field = append(append(h.field, '\n'), line...)
+		} else {
+			cut = true
 		}
+		h.doubt = h.doubt || cut && h.kind == "from"
 	default:
 		h.endField()
 		name, _, ok := bytes.Cut(line, []byte{':'})
 		name = bytes.TrimRight(name, " \t")
 		if !ok || !fieldName(name) {
-			// What is no field begins the body.
+			// What is no field begins the body, for most readers.
+			h.doubt = true
 			h.end()
 			return
 		}
@@ -83,6 +90,7 @@ func (h *headerScan) endLine() {
 		case "received", "from":
 			h.kind = strings.ToLower(string(name))
 			h.field = append(h.field[:0], line...)
+			h.doubt = h.doubt || cut && h.kind == "from"
 		}
 	}
 }
@@ -127,7 +135,7 @@ func (h *headerScan) end() {
 // authors are the addresses of the header From; none if there is not exactly one such field, or if it cannot be
 // read: what two readers may read differently proves nothing.
 func (h *headerScan) authors() []mail.Address {
-	if len(h.from) != 1 {
+	if len(h.from) != 1 || h.doubt {
 		return nil
 	}
 	list, err := netmail.ParseAddressList(strings.NewReplacer("\r", "", "\n", "").Replace(h.from[0]))

@@ -37,7 +37,8 @@ type session struct {
 
 	started       atomic.Bool
 	authenticated atomic.Bool
-	leaving       bool // the server's mutex guards these two
+	gone          chan struct{} // closed at the end
+	leaving       bool          // the server's mutex guards these two
 	uncounted     bool
 
 	once     sync.Once
@@ -132,6 +133,7 @@ func (s *session) Closed() {
 	s.once.Do(func() {
 		s.endTransaction()
 		s.server.unregister(s)
+		close(s.gone)
 	})
 }
 

@@ -2,7 +2,8 @@
 
 package spool
 
-// The expected last sequence is switched off. Only test/faults builds this.
+// The expected last sequence is switched off, and a lost lease does not end the shard: in a test of whole processes
+// the one would hide that the other is missing. Only test/faults builds this.
 const (
 	ackAfterAppend = true
 	fenced         = false

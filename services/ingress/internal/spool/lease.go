@@ -202,7 +202,7 @@ func (l *lease) renew(ctx context.Context) error {
 		case errors.Is(err, errReleased):
 			<-ctx.Done() // the shard is being closed
 			return ctx.Err()
-		case errors.Is(err, errOutOfTurn):
+		case fenced && errors.Is(err, errOutOfTurn):
 			cur, _, rerr := l.read(ctx)
 			if rerr == nil && (cur == nil || cur.Process != l.opts.Process) {
 				return fmt.Errorf("%w: process %q has the lease of %s", ErrFenced, cur.GetProcess(), l.opts.Instance)

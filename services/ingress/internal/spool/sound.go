@@ -7,6 +7,6 @@ package spool
 const (
 	// ackAfterAppend: a 250 waits for its record.
 	ackAfterAppend = true
-	// fenced: an append says which sequence it must get.
+	// fenced: an append says which sequence it must get, and an owner gives up when the lease is another's.
 	fenced = true
 )
