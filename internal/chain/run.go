@@ -180,7 +180,8 @@ func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits st
 		r.wait(p, h, ctx.Err().Error(), s)
 		return
 	}
-	if not, ok := errors.AsType[*NotHandedOver](err); ok {
+	// Whatever its timeout ran out on, even on connecting: it did not answer in time.
+	if not, ok := errors.AsType[*NotHandedOver](err); ok && status.Code(err) != codes.DeadlineExceeded {
 		r.unreached(ctx, p, h, not, s)
 		return
 	}

@@ -295,25 +295,26 @@ func TestStall(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		f    func(grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error
+		size int
 		want string
 	}{
 		{"it does not read", func(s grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error {
 			<-s.Context().Done()
 			return s.Context().Err()
-		}, "1 refused hop a"},
+		}, 20 << 20, "1 refused hop a"},
 		{"it does not answer", func(s grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]) error {
 			err := takeAll(s)
 			<-s.Context().Done()
 			return err
-		}, "1 unknown hop a"},
+		}, 10, "1 unknown hop a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out outbox
 			address := serveWith(t, func(s *grpc.Server) { relayv1.RegisterRelayServiceServer(s, relayFunc{f: tt.f}) })
 			runner := &Runner{Egress: &out, Network: newNetwork(t, nil), Logger: quiet, Now: time.Now}
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
-			content, s := watch(t, []byte(raw+strings.Repeat("x", 20<<20))), &heard{}
+			content, s := watch(t, []byte(raw+strings.Repeat("x", tt.size))), &heard{}
 			start := time.Now()
 			runner.Run(ctx, parcel(content, Slip{Hops: []Hop{{Instance: "a", Type: "a", Address: address, OnError: OnErrorSkip}}, Route: Route{Name: "out", Address: address}}), s)
 			if s.said()[0] != tt.want || len(s.fates) != 3 || out.count() > 0 {

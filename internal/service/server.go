@@ -73,7 +73,16 @@ func listen(address string, guarded bool) (net.Listener, error) {
 				return nil, err
 			}
 		}
-		return net.Listen("unix", path)
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		// Whoever may connect may release held mail: not everybody on this machine, whatever the umask.
+		if err := os.Chmod(path, 0o600); err != nil {
+			_ = l.Close()
+			return nil, err
+		}
+		return l, nil
 	}
 	l, err := net.Listen("tcp", address)
 	if err == nil || !guarded {

@@ -319,6 +319,9 @@ func TestUnixSocket(t *testing.T) {
 		if err := describe(t, connections(t, nil), "unix:"+path, "x"); err != nil {
 			t.Fatal(err)
 		}
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+			t.Fatalf("others may connect: %v, %v", st.Mode(), err)
+		}
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
