@@ -3,7 +3,7 @@ MODULES := . services/antivirus services/archive services/disclaimer services/eg
 TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
 
-.PHONY: build test race fuzz lint gen faults check
+.PHONY: build test race fuzz lint gen faults interop check
 
 build: ## every module by itself, as an image builds it
 	@for m in $(MODULES); do echo "build $$m"; GOWORK=off CGO_ENABLED=0 go -C $$m build ./... || exit 1; done
@@ -27,5 +27,9 @@ gen: ## generated code, after a change of proto/
 
 faults: ## kills, pauses and cuts under load; a few minutes
 	go test -count=1 -tags faults -timeout 20m ./test/faults/...
+
+interop: ## against programs that are not ours, which it installs (apt-get, as root); two minutes
+	./test/interop/install
+	go test -count=1 -tags interop -timeout 10m ./test/interop/...
 
 check: test race lint build

@@ -105,8 +105,12 @@ func keyDir(s stage.Settings, c Config) string { return KeyDir(s.ConfigDir, s.Da
 
 // Process signs m for its author domain, by the header From. Without a key the message goes on with a note; for a domain
 // under must_sign that is an error. What has a key and yet no header that could be signed safely is rejected: it would
-// not verify anywhere, and waiting does not mend it.
+// not verify anywhere, and waiting does not mend it. A stranger's mail is never signed, whatever chain it takes: our
+// signature says that we let the author in.
 func (s *Signer) Process(ctx context.Context, m *mail.Message) (stage.Result, error) {
+	if !m.Envelope.Origin.Trusted() {
+		return stage.Result{Notes: []slog.Attr{slog.String("dkim", "unsigned"), slog.String("reason", "no relay rule let it in")}}, nil
+	}
 	h := m.Content.Header()
 	if h.End == mail.EndUnreadable {
 		return stage.Result{}, fmt.Errorf("read the header: %w", h.Err)

@@ -58,6 +58,7 @@ func message(text string) *mail.Message {
 		Envelope: mail.Envelope{
 			ReversePath: mail.Address{Local: "anna", Domain: "example.com"},
 			Recipients:  []mail.Recipient{{ID: "1", Address: mail.Address{Local: "bob", Domain: "example.net"}}},
+			Origin:      mail.Origin{Direction: mail.Outbound, Relay: "staff"},
 		},
 		Pending: []mail.RecipientID{"1"},
 		Content: mail.FromBytes([]byte(text)),
@@ -405,5 +406,23 @@ func TestStreamsLargeBodies(t *testing.T) {
 				t.Errorf("%v allocations for %d MB", got, size>>20)
 			}
 		})
+	}
+}
+
+// Mail of a stranger can take a chain that signs: to a postmaster elsewhere, say. It must not leave with our name on it.
+func TestStrangersMailIsNotSigned(t *testing.T) {
+	s := settings(t)
+	if _, err := WriteKeys(filepath.Join(s.DataDir, "keys"), "example.com", "s1"); err != nil {
+		t.Fatal(err)
+	}
+	st := build(t, s, "must_sign: [example.com]")
+	m := message("From: boss@example.com\r\nSubject: pay this\r\n\r\nnow\r\n")
+	m.Envelope.Origin = mail.Origin{Direction: mail.Inbound}
+	res, err := st.Process(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !res.Edits.Empty() || res.Verdict.Kind != stage.KindContinue {
+		t.Errorf("a stranger's mail got %+v", res)
 	}
 }

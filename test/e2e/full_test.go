@@ -95,17 +95,18 @@ func TestDiskFull(t *testing.T) {
 	once(r, sink, r.MustSend("alice@example.com", bob, large))
 }
 
-// Something else has written the disk full to the last byte: NATS cannot go on.
-func TestDiskFullToTheLastByte(t *testing.T) {
+// Something else fills the disk: NATS must not meet its end, and goes on when there is space again.
+func TestDiskFilledByOthers(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Up)
 	disk := r.Path("data", "nats")
-	smallDisk(t, disk, "600m")
+	smallDisk(t, disk, "800m")
 	sink := prepare(t, r)
 	r.Start()
 	l := startLoad(r, 4)
 	l.more(20)
-	release := ballast(t, disk, 0)
+	release := ballast(t, disk, 48<<20)
+	r.Eventually("NATS is stopped", 20*time.Second, func() bool { return logged(r, "up", "level=ERROR", "stopped until there is space") })
 	r.Eventually("mail is refused", 20*time.Second, func() bool { code, _ := mailReply(t, r); return code/10 == 45 })
 	release()
 	r.Eventually("mail is taken again", 40*time.Second, func() bool { code, _ := mailReply(t, r); return code == 250 })

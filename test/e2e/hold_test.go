@@ -74,10 +74,15 @@ func startLoad(r *rig.Rig, clients int) *load {
 				l.mu.Lock()
 				if err == nil {
 					l.ids = append(l.ids, id)
-				} else if l.errs = append(l.errs, err); len(l.errs)%100 == 99 {
-					time.Sleep(10 * time.Millisecond)
+				} else {
+					l.errs = append(l.errs, err)
 				}
 				l.mu.Unlock()
+				pause := 10 * time.Millisecond // the backlog of a stopped service stays small
+				if err != nil {
+					pause *= 2
+				}
+				<-time.After(pause)
 			}
 		})
 	}

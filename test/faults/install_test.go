@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,17 +187,20 @@ func (in *installation) judge() []violation {
 			found = append(found, violation{"refused for good", fmt.Sprintf("%s: %d at %s", d.verb, d.code, clock(d.at))})
 		}
 	}
-	copies := 0
+	copies, open := 0, 0
 	seen := map[string]bool{}
 	for _, a := range got {
+		if slices.ContainsFunc(faults, func(f fault) bool { return f.excuses(a, faults) }) {
+			open++
+		}
 		if k := a.id + " " + a.to; seen[k] {
 			copies++
 		} else {
 			seen[k] = true
 		}
 	}
-	in.T.Logf("%d faults; %d messages: %d acknowledged, %d refused, %d unanswered, %d cut; %d deferred before DATA; %d arrivals, %d of them second copies; %d violations",
-		len(faults), len(sent), count(sent, acked), count(sent, refused), count(sent, unanswered), count(sent, unsent), len(deferrals), len(got), copies, len(found))
+	in.T.Logf("%d faults; %d messages: %d acknowledged, %d refused, %d unanswered, %d cut; %d deferred before DATA; %d arrivals, %d of them second copies, %d with a fault in their window; %d violations",
+		len(faults), len(sent), count(sent, acked), count(sent, refused), count(sent, unanswered), count(sent, unsent), len(deferrals), len(got), copies, open, len(found))
 	return found
 }
 

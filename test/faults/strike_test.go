@@ -41,11 +41,11 @@ func (in *installation) stop(name, of string) (goOn func()) {
 	}
 }
 
-// listed gives the ids of what waits at an ingress; false: it could not be asked.
-func (in *installation) listed(name string) ([]string, bool) {
+// listed gives the ids of what waits in a room (empty: in all) of an ingress; false: it could not be asked.
+func (in *installation) listed(name, room string) ([]string, bool) {
 	ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
 	defer cancel()
-	resp, err := in.waiting[name].List(ctx, &ingressv1.ListRequest{PageSize: 1000}, grpc.WaitForReady(true))
+	resp, err := in.waiting[name].List(ctx, &ingressv1.ListRequest{Room: room, PageSize: 1000}, grpc.WaitForReady(true))
 	if err != nil {
 		in.T.Logf("what waits at %s: %v", name, err)
 		return nil, false
@@ -63,36 +63,39 @@ func (in *installation) quiet() bool {
 		return false
 	}
 	for name := range in.waiting {
-		if ids, ok := in.listed(name); !ok || len(ids) > 0 {
+		if ids, ok := in.listed(name, ""); !ok || len(ids) > 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// hurry wakes what waits for a time.
+// hurry wakes what waits for a time; what is parked goes on by itself.
 func (in *installation) hurry() {
 	for name, w := range in.waiting {
-		ids, ok := in.listed(name)
+		ids, ok := in.listed(name, "retry")
 		if !ok || len(ids) == 0 {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
-		if _, err := w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids}); err != nil {
-			in.T.Logf("waking what waits at %s: %v", name, err)
-		}
+		_, _ = w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids}) // what it fails for stays listed, and is asked for again
 		cancel()
 	}
 }
 
-// settle stops the load and waits until nothing is on its way any more. What has not arrived by then is lost.
-func (in *installation) settle(limit time.Duration) {
+// settle stops the load and waits until nothing is on its way any more. When nothing has arrived for as long as
+// stall, what is missing is lost.
+func (in *installation) settle(stall time.Duration) {
 	in.T.Helper()
 	in.load.stop()
 	start := time.Now()
+	left, since := in.missing(), start
 	for !in.quiet() {
-		if time.Since(start) > limit {
-			in.T.Logf("after %v %d copies are missing", limit, in.missing())
+		if n := in.missing(); n < left {
+			left, since = n, time.Now()
+		}
+		if time.Since(since) > stall {
+			in.T.Logf("for %v nothing has arrived, and %d copies are missing", stall, left)
 			break
 		}
 		in.hurry()

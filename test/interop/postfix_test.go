@@ -3,14 +3,11 @@
 package interop
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,9 +26,9 @@ chains:
   - {name: outbound, match: {direction: outbound}, stages: [], deliver: plain}
 routes:
   inbox: {maildir: {path: inbox}}
-  plain: {smarthost: {address: "{{postfix}}", tls: required, server_name: smarthost.example, ca_file: sink/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [PLAIN]}}}
-  login: {smarthost: {address: "{{postfix}}", tls: required, server_name: smarthost.example, ca_file: sink/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [LOGIN]}}}
-  cram-md5: {smarthost: {address: "{{postfix-implicit}}", tls: implicit, server_name: smarthost.example, ca_file: sink/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [CRAM-MD5]}}}
+  plain: {smarthost: {address: "{{postfix}}", tls: required, server_name: smarthost.example, ca_file: pki/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [PLAIN]}}}
+  login: {smarthost: {address: "{{postfix}}", tls: required, server_name: smarthost.example, ca_file: pki/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [LOGIN]}}}
+  cram-md5: {smarthost: {address: "{{postfix-implicit}}", tls: implicit, server_name: smarthost.example, ca_file: pki/ca.pem, auth: {username: relay-user, password_file: secrets/smarthost, mechanisms: [CRAM-MD5]}}}
 `
 
 const mainCF = `compatibility_level = 3.6
@@ -43,16 +40,17 @@ mail_owner = postfix
 setgid_group = postdrop
 myhostname = smarthost.example
 mydestination =
+alias_maps =
 mynetworks =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtpd_tls_security_level = encrypt
 smtpd_tls_auth_only = yes
-smtpd_tls_cert_file = DIR/smarthost.pem
-smtpd_tls_key_file = DIR/smarthost-key.pem
+smtpd_tls_cert_file = DIR/tls/smarthost.pem
+smtpd_tls_key_file = DIR/tls/smarthost-key.pem
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_local_domain = $myhostname
-cyrus_sasl_config_path = DIR/sasl
+cyrus_sasl_config_path = DIR/etc/sasl
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
 virtual_mailbox_domains = example.net
 virtual_mailbox_base = DIR/mail
@@ -83,13 +81,14 @@ anvil unix - - n - 1 anvil
 type postfix struct {
 	r *rig.Rig
 	// dir is a folder into which Postfix's users can go; the rig's is closed to them.
-	dir string
+	dir  string
+	proc *rig.Proc
 }
 
 func newPostfix(r *rig.Rig) *postfix {
 	r.T.Helper()
 	if os.Getuid() != 0 {
-		r.T.Fatal("Postfix's master runs as root only")
+		r.T.Fatal("Postfix runs as root only; so does this test")
 	}
 	dir, err := os.MkdirTemp("", "scpf")
 	if err != nil {
@@ -114,7 +113,7 @@ func newPostfix(r *rig.Rig) *postfix {
 		}
 		return n
 	}
-	for folder, owner := range map[string]int{"": 0, "queue": 0, "lib": uid("postfix"), "mail": uid("nobody"), "sasl": 0} {
+	for folder, owner := range map[string]int{"etc": 0, "queue": 0, "lib": uid("postfix"), "mail": uid("nobody"), "etc/sasl": 0} {
 		if err := os.MkdirAll(p.path(folder), 0o755); err != nil {
 			r.T.Fatal(err)
 		}
@@ -125,13 +124,12 @@ func newPostfix(r *rig.Rig) *postfix {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		r.T.Fatal(err)
 	}
-	r.CA.Issue(r.T, dir, "smarthost", "smarthost.example")
-	r.CA.Issue(r.T, r.Path("sink"), "unused", "smarthost.example") // for ca.pem
-	p.write("main.cf", strings.NewReplacer("DIR", dir, "UID", strconv.Itoa(uid("nobody"))).Replace(mainCF))
-	p.write("master.cf", strings.NewReplacer("{{postfix}}", strconv.Itoa(r.Port("postfix")), "{{postfix-implicit}}", strconv.Itoa(r.Port("postfix-implicit"))).Replace(masterCF))
-	p.write("sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: "+p.path("sasl", "db")+"\nmech_list: PLAIN LOGIN CRAM-MD5\n")
-	run(r.T, rig.SinkPassword, "saslpasswd2", "-p", "-c", "-f", p.path("sasl", "db"), "-u", "smarthost.example", rig.SinkUser)
-	if err := os.Chown(p.path("sasl", "db"), uid("postfix"), -1); err != nil {
+	r.CA.Issue(r.T, p.path("tls"), "smarthost", "smarthost.example")
+	p.write("etc/main.cf", strings.NewReplacer("DIR", dir, "UID", strconv.Itoa(uid("nobody"))).Replace(mainCF))
+	p.write("etc/master.cf", strings.NewReplacer("{{postfix}}", strconv.Itoa(r.Port("postfix")), "{{postfix-implicit}}", strconv.Itoa(r.Port("postfix-implicit"))).Replace(masterCF))
+	p.write("etc/sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: "+p.path("users")+"\nmech_list: PLAIN LOGIN CRAM-MD5\n")
+	run(r.T, rig.SinkPassword, "saslpasswd2", "-p", "-c", "-f", p.path("users"), "-u", "smarthost.example", rig.SinkUser)
+	if err := os.Chown(p.path("users"), uid("postfix"), -1); err != nil {
 		r.T.Fatal(err)
 	}
 	return p
@@ -148,19 +146,17 @@ func (p *postfix) write(name, content string) {
 	}
 }
 
-// start starts Postfix and waits until it greets. Its master stops with the test, and takes along what it started.
+// start starts Postfix's master, which starts the rest, and waits until it greets.
 func (p *postfix) start() {
 	p.r.T.Helper()
-	if out, err := exec.Command("postfix", "-c", p.dir, "check").CombinedOutput(); err != nil {
-		p.r.T.Fatalf("postfix check: %v\n%s", err, out)
-	}
-	run(p.r.T, "", "postfix", "-c", p.dir, "start")
-	p.r.T.Cleanup(func() {
-		if out, err := exec.Command("postfix", "-c", p.dir, "stop").CombinedOutput(); err != nil {
-			p.r.T.Errorf("postfix stop: %v\n%s", err, out)
-		}
-	})
+	etc := p.path("etc")
+	run(p.r.T, "", "postfix", "-c", etc, "check") // makes the queue's folders
+	programs := strings.TrimSpace(run(p.r.T, "", "postconf", "-c", etc, "-h", "daemon_directory"))
+	p.proc = p.r.StartForeign("postfix", filepath.Join(programs, "master"), "-c", etc, "-s")
 	p.r.Eventually("postfix answers", 15*time.Second, func() bool {
+		if !p.proc.Running() {
+			p.r.T.Fatal("postfix has ended")
+		}
 		_, err := rig.Send(p.r.Addr("postfix"), "a@example.com", []string{"nobody@example.org"}, "")
 		return err != nil && strings.Contains(err.Error(), "STARTTLS")
 	})
@@ -198,8 +194,8 @@ func TestPostfix(t *testing.T) {
 	p.start()
 	r.Start()
 
-	for _, name := range []string{"bob", "login", "cram-md5"} {
-		r.Run(name, func(t *testing.T) {
+	for name, mechanism := range map[string]string{"bob": "PLAIN", "login": "LOGIN", "cram-md5": "CRAM-MD5"} {
+		r.Run(mechanism, func(t *testing.T) {
 			raw := plain("to "+name, text)
 			r.MustSend("alice@example.com", []string{name + "@example.net"}, raw)
 			r.Eventually("it lies in the maildir", 20*time.Second, func() bool { return len(p.mail(name)) > 0 })
@@ -211,10 +207,13 @@ func TestPostfix(t *testing.T) {
 			if crlf(body) != textOf([]byte(raw)) {
 				t.Errorf("the text has changed:\n%q", body)
 			}
-			for _, want := range []string{"Return-Path: <alice@example.com>", "Delivered-To: " + name + "@example.net", "with ESMTPSA", "(Authenticated sender: relay-user)", "by relay.example.com (Stagecoach)"} {
-				if !strings.Contains(head, want) && !strings.Contains(head, strings.TrimPrefix(strings.TrimSuffix(want, ")"), "(")) {
+			for _, want := range []string{"Return-Path: <alice@example.com>", "Delivered-To: " + name + "@example.net", "with ESMTPSA", "by relay.example.com (Stagecoach)"} {
+				if !strings.Contains(head, want) {
 					t.Errorf("no %q in\n%s", want, head)
 				}
+			}
+			if log, err := os.ReadFile(p.path("log")); err != nil || !strings.Contains(string(log), "sasl_method="+mechanism+", sasl_username=relay-user@smarthost.example") {
+				t.Errorf("Postfix knows of no login by %s: %v", mechanism, err)
 			}
 		})
 	}
@@ -277,13 +276,12 @@ func TestPostfix(t *testing.T) {
 	})
 	r.Run("Postfix is away", func(t *testing.T) {
 		before := len(p.mail("bob"))
-		run(t, "", "postfix", "-c", p.dir, "abort")
+		if err := p.proc.Stop(10 * time.Second); err != nil && p.proc.Running() {
+			t.Fatal(err)
+		}
 		id := r.MustSend("alice@example.com", []string{"bob@example.net"}, plain("while it is away", "Good morning.\n"))
 		r.Eventually("it waits for the route", 15*time.Second, func() bool { return inRoom(r, "park", id) != nil })
-		run(t, "", "postfix", "-c", p.dir, "start")
+		p.start()
 		r.Eventually("it lies in the maildir", 30*time.Second, func() bool { return len(p.mail("bob")) == before+1 })
 	})
 }
-
-var _ = syscall.SIGTERM
-var _ = fmt.Sprint

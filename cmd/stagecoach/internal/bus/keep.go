@@ -1,15 +1,19 @@
 package bus
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
 
 const (
-	// enoughSpace is the free space, in bytes, with which a server that ran out of it is started again.
-	enoughSpace = 128 << 20
-	// look is how often the free space is looked at meanwhile.
-	look = time.Second
+	// leastSpace is the free space, in bytes, under which the server is stopped: a stream that meets the end of the disk
+	// is shut for good, and one whose sequence does not begin at 1 makes NATS count, and take memory, for ever.
+	leastSpace = 64 << 20
+	// enoughSpace is the free space with which it is started again.
+	enoughSpace = 2 * leastSpace
+	// look is how often the free space is looked at.
+	look = 250 * time.Millisecond
 	// reconnectWait is the pause of our own connections between attempts to reach a server that is started again.
 	reconnectWait = 250 * time.Millisecond
 )
@@ -20,7 +24,8 @@ func lostDisk(line string) bool {
 	return strings.Contains(line, "critical write error") || strings.Contains(line, "will be DISABLED")
 }
 
-// keep starts the server again when a stream is shut and there is space, until Stop, or until the server ends by itself.
+// keep stops the server while there is no space, or when a stream is shut, and starts it again when there is space;
+// until Stop, or until the server ends by itself.
 func (s *Server) keep() {
 	defer close(s.over)
 	for {
@@ -29,24 +34,42 @@ func (s *Server) keep() {
 		s.mu.Unlock()
 		ended := make(chan struct{})
 		go func() { ns.WaitForShutdown(); close(ended) }()
-		select {
-		case <-s.stop:
-			return
-		case <-ended:
-			return
-		case <-s.broken:
-		}
-		if !s.awaitSpace() {
+		why := s.watch(ended)
+		if why == "" {
 			return
 		}
-		s.log.Warn("nats: a stream could not be written and is shut: the server is started again")
+		s.log.Error("nats: stopped until there is space", "why", why, "wanted", enoughSpace)
 		s.halt()
 		for len(s.broken) > 0 {
 			<-s.broken // of the server that is gone
 		}
+		if !s.awaitSpace() {
+			return
+		}
 		if err := s.start(); err != nil {
 			s.log.Error("nats: the server cannot be started again", "error", err)
 			return
+		}
+		s.log.Info("nats: started again")
+	}
+}
+
+// watch waits for a reason to stop the server; empty: it has ended, or Stop was called.
+func (s *Server) watch(ended <-chan struct{}) (why string) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return ""
+		case <-ended:
+			return ""
+		case <-s.broken:
+			return "a stream could not be written and is shut"
+		case <-tick.C:
+			if free, err := s.FreeSpace(); err == nil && free < leastSpace {
+				return fmt.Sprintf("the disk has %d bytes left", free)
+			}
 		}
 	}
 }

@@ -53,6 +53,7 @@ func (s *Server) valid(user, pass string) bool {
 	return ok && want == pass
 }
 
+// Challenge asks for the next line of a SASL exchange and returns it as it came.
 func (c *Conn) Challenge(text string) string {
 	c.Say("334 " + base64.StdEncoding.EncodeToString([]byte(text)))
 	line, err := c.r.ReadString('\n')

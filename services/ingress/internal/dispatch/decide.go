@@ -46,10 +46,7 @@ func (d *Dispatcher) waitFor(r *run, f chain.Fate, now time.Time) spool.Wait {
 	case f.Concern == chain.AboutHop:
 		// A stage that answers, but fails: perhaps this message is to blame, perhaps it is the stage.
 		w.Attempts++
-		if !r.failed[k] {
-			r.failed[k] = true
-			d.shut(k, d.gates.failed(k, r.job.message.ID), f)
-		}
+		d.shut(k, d.gates.failed(k, r.job.message.ID), f) // counts the message, not its recipients
 		if w.Room = spool.Park; !d.gates.isDown(k) {
 			w.Room, w.Next = spool.Retry, now.Add(stageRetry(w.Attempts))
 		}

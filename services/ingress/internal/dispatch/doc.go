@@ -9,9 +9,13 @@
 //	rejected                        -> a DSN to a trusted sender; else dead (a stranger), or discarded (null sender)
 //	deferred by a recipient or host -> retry, by the schedule; after five days as rejected
 //	deferred or refused by a hop or route -> park: a failure of ours never becomes a bounce
-//	unknown                         -> retry; if leave for the final dot was given, no sooner than 15 s after it
+//	unknown                         -> retry, or park if a hop broke; if leave for the final dot was given, no sooner
+//	                                   than 15 s after it
 //	quarantined                     -> held for a person
 //
 // A hop or route that is down has a gate: what needs it is parked at once, one message probes it, and the rest
-// follows when it is well. After a break, the messages that were at the hop are tried one at a time.
+// follows when it is well. After a break, the messages that were at the hop are tried one at a time; those that may
+// not run yet, because leave for the dot was given, do not keep the others. Whoever opens or removes a gate, and
+// whoever has put on record that a message waits before one, looks for messages that nothing keeps any more: so no
+// message sleeps for ever.
 package dispatch

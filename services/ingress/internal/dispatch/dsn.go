@@ -245,7 +245,8 @@ func (b *writer) field(name, value string) {
 	b.line("")
 }
 
-// text writes the header and the body of a part of text: as it is, if it is of seven bits and short lines.
+// text writes the header and the body of a part of text: as it is, if it is of seven bits and short lines. Quoted, no
+// line can be the boundary, which has an equals sign.
 func (b *writer) text(contentType string, body []byte) {
 	b.line("Content-Type: " + contentType)
 	if plain(body) {
@@ -266,7 +267,7 @@ func (b *writer) text(contentType string, body []byte) {
 func plain(body []byte) bool {
 	for line := range bytes.Lines(body) {
 		line = bytes.TrimSuffix(line, []byte("\r\n"))
-		if len(line) > lineLimit || bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r > '~' }) {
+		if len(line) > lineLimit || bytes.HasPrefix(line, []byte("--")) || bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r > '~' }) {
 			return false
 		}
 	}

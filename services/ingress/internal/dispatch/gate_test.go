@@ -131,7 +131,9 @@ func TestTwoGates(t *testing.T) {
 func TestStageThatFails(t *testing.T) {
 	in(t, func(t *testing.T) {
 		h := newHouse(t, settings(use("s", "defer")))
-		h.set("s", func(context.Context, *mail.Message) (stage.Result, error) { return stage.Result{}, errors.New("broken") })
+		h.set("s", func(context.Context, *mail.Message) (stage.Result, error) {
+			return stage.Result{}, errors.New("broken")
+		})
 		down := func() bool { return h.d.gates.isDown(key{chain.AboutHop, "s"}) }
 		h.send("a", 10)
 		h.pass(time.Minute) // it alone, several times

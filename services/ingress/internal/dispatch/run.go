@@ -23,7 +23,7 @@ const (
 
 var errNoLeave = errors.New("no leave for the final dot: the lease is not certain, or the run is ending")
 
-// run is a job under way, and the Sink of its Relay. broke and failed are of the settling goroutine alone.
+// run is a job under way, and the Sink of its Relay. broke is of the settling goroutine alone.
 type run struct {
 	d        *Dispatcher
 	job      *job
@@ -37,7 +37,6 @@ type run struct {
 	open     map[mail.RecipientID]bool      // without fate
 	passed   bool                           // it got through the gate that it probes
 	broke    map[key]bool                   // hops that broke under this message, and whether it is to blame
-	failed   map[key]bool                   // hops whose failure was counted
 	reports  []chain.Report
 	arrived  chan struct{}
 	finished chan struct{}
@@ -68,7 +67,7 @@ func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip cha
 
 func newRun(d *Dispatcher, j *job, slip chain.Slip) *run {
 	return &run{d: d, job: j, slip: slip, received: j.message.Received, done: map[mail.RecipientID][]chain.Report{},
-		went: map[mail.RecipientID]time.Time{}, open: map[mail.RecipientID]bool{}, broke: map[key]bool{}, failed: map[key]bool{},
+		went: map[mail.RecipientID]time.Time{}, open: map[mail.RecipientID]bool{}, broke: map[key]bool{},
 		arrived: make(chan struct{}, 1), finished: make(chan struct{})}
 }
 

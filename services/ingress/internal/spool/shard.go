@@ -151,15 +151,20 @@ func (s *Shard) open(ctx context.Context) (*Recovered, error) {
 	return rec, nil
 }
 
-// fresh opens a stream of the shard. A new one counts from the time of day in microseconds: no sequence of an
-// earlier stream of that name can be expected in it by an owner that slept through its removal.
+// epoch is where the seconds begin from which new streams count.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// fresh opens a stream of the shard. A new one counts from the seconds since epoch, so that an owner that slept
+// through the removal of an earlier stream of that name does not expect a sequence of this one; that it starts
+// nothing without a fresh lease is the other half. (A finer clock would be better there, but when a write fails on
+// the first block of a stream, nats-server 2.15 counts through every sequence below it.)
 func (s *Shard) fresh(ctx context.Context, name, subject string, limit, perSubject int64) (jetstream.Stream, error) {
 	spec := streamSpec(name, []string{subject}, s.opts.Replicas, limit)
 	spec.MaxMsgsPerSubject = perSubject
 	old, err := s.js.Stream(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		spec.FirstSeq = uint64(s.opts.Clock.Now().UnixMicro())
+		spec.FirstSeq = uint64(max(1, s.opts.Clock.Now().Sub(epoch)/time.Second))
 	case err != nil:
 		return nil, fmt.Errorf("spool: stream %s: %w", name, err)
 	default:
@@ -281,6 +286,14 @@ func (s *Shard) settled(u *unit) error {
 	default:
 		return s.gone()
 	}
+}
+
+// notNow is the answer to who would start something without a fresh lease.
+func (s *Shard) notNow() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the lease could not be renewed", ErrDown)
 }
 
 func (s *Shard) gone() error {
