@@ -1,4 +1,4 @@
-# Eight targets; `check` is what CI runs. Only Go is needed for all but `interop` and `faults`.
+# `check` is what CI runs, and `faults` after it. Only Go is needed for all but `interop`, which installs Debian packages.
 MODULES := . services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
 TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s

@@ -13,11 +13,15 @@ const minMessages = 2
 // bytes bounds the number of messages too.
 const leastBytes = 16 << 10
 
+// undeclared is what is reserved before 354 for a message whose client did not say how large it is; more as it comes.
+// To reserve the largest size for each would let a few silent strangers take all the room.
+const undeclared = 1 << 20
+
 // errNoRoom is what a session hears before its 354 when too much is under way.
 var errNoRoom = &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "too much mail is under way, try again later"}
 
-// admission bounds the bytes of messages under way. A session reserves what it may need before 354; after that it
-// waits for nobody. Strangers get at most half, so that a flood from outside does not stop the company's own mail.
+// admission bounds the bytes of messages under way. A session reserves what it will need before 354, as far as its
+// client said; after that it waits for nobody: what needs more than it has, and finds no room, is refused. Strangers get at most half, so that a flood from outside does not stop the company's own mail.
 type admission struct {
 	mu                sync.Mutex
 	limit             int64
@@ -51,6 +55,26 @@ func (a *admission) reserve(bytes int64, stranger bool) *grant {
 		a.byStranger += bytes
 	}
 	return &grant{a: a, bytes: bytes, stranger: stranger}
+}
+
+// grow takes more room for a message that turns out larger, up to the given size; false if there is none.
+func (g *grant) grow(to int64) bool {
+	g.a.mu.Lock()
+	defer g.a.mu.Unlock()
+	more := to - g.bytes
+	if more <= 0 {
+		return true
+	}
+	a := g.a
+	if a.total > g.bytes && a.total+more > a.limit || g.stranger && a.byStranger > g.bytes && a.byStranger+more > a.limit/2 {
+		return false
+	}
+	a.total += more
+	if g.stranger {
+		a.byStranger += more
+	}
+	g.bytes = to
+	return true
 }
 
 // shrink gives back what the message turned out not to need.

@@ -114,3 +114,36 @@ func TestAdmissionNeverLeaks(t *testing.T) {
 		}
 	}
 }
+
+// A message whose client did not say how large it is takes room as it comes, and is refused when there is none left.
+func TestAdmissionGrows(t *testing.T) {
+	a := &admission{}
+	a.setLimit(10*mega, mega)
+	g := a.reserve(mega, true)
+	if !g.grow(4*mega) || !g.grow(2*mega) || g.bytes != 4*mega {
+		t.Fatalf("grew to %d", g.bytes)
+	}
+	other := a.reserve(mega, true)
+	if other == nil {
+		t.Fatal("no room for another stranger within the half")
+	}
+	if g.grow(4*mega + 1) {
+		t.Error("strangers took more than half")
+	}
+	own := a.reserve(5*mega, false)
+	if own == nil || own.grow(5*mega+1) {
+		t.Error("more than the whole was taken")
+	}
+	g.release()
+	if !own.grow(9 * mega) {
+		t.Error("what was given back cannot be had")
+	}
+	own.release()
+	other.release()
+	if a.total != 0 || a.byStranger != 0 {
+		t.Errorf("left: %d, of strangers %d", a.total, a.byStranger)
+	}
+	if alone := a.reserve(mega, true); !alone.grow(30 * mega) {
+		t.Error("one message alone did not fit")
+	}
+}

@@ -45,14 +45,18 @@ func (k *intake) Begin(ctx context.Context, env *mail.Envelope, starts map[strin
 	if sh == nil {
 		return nil, downReply(spool.ErrDown)
 	}
-	g := k.in.admission.reserve(size, !env.Origin.Trusted())
+	cfg := k.in.policy.View().Config()
+	need := size
+	if size > cfg.Ingress.Limits.MessageSize { // the limit, because the client gave none
+		need = min(size, undeclared)
+	}
+	g := k.in.admission.reserve(need, !env.Origin.Trusted())
 	if g == nil {
 		return nil, errNoRoom
 	}
 	now := k.in.now()
 	id := mail.NewID(now)
-	cfg := k.in.policy.View().Config()
-	return &reception{shard: sh, cfg: cfg, grant: g, id: id, received: now, env: env, starts: starts,
+	return &reception{shard: sh, cfg: cfg, grant: g, need: need, size: size, id: id, received: now, env: env, starts: starts,
 		content: mail.NewBuilder(cfg.TempDir), body: sh.log.NewBody(ctx, id)}, nil
 }
 
@@ -61,6 +65,8 @@ type reception struct {
 	shard    *shard
 	cfg      *config.Config
 	grant    *grant
+	need     int64 // bytes that are reserved
+	size     int64 // the most that will be written
 	id       string
 	received time.Time
 	env      *mail.Envelope
@@ -72,6 +78,11 @@ type reception struct {
 func (r *reception) ID() string { return r.id }
 
 func (r *reception) Write(p []byte) (int, error) {
+	if written := r.content.Size() + int64(len(p)); written > r.need {
+		if r.need = min(max(written, 2*r.need), r.size); !r.grant.grow(max(r.need, written)) {
+			return 0, errNoRoom
+		}
+	}
 	if _, err := r.content.Write(p); err != nil {
 		return 0, &mail.Reply{Code: 452, Enhanced: "4.3.1", Text: "insufficient system storage", Private: err.Error()}
 	}

@@ -83,6 +83,7 @@ func newOffice(t *testing.T, inline bool) *office {
 	t.Cleanup(nc.Close)
 	check := &config.Stage{Name: "check", Type: "test", Hash: "h"}
 	cfg := &config.Config{Hostname: "relay.example.com", Postmaster: mail.Address{Local: "it", Domain: "example.com"}, TempDir: t.TempDir(), NATS: config.NATS{Replicas: 1},
+		Ingress: config.Ingress{Limits: config.Limits{MessageSize: 10 * mega}},
 		Domains: []config.Domain{{Name: "example.com", Any: true}}, Stages: map[string]*config.Stage{"check": check}, Routes: map[string]*config.Route{"out": {Name: "out"}},
 		Chains: []*config.Chain{{Name: "all", Stages: []config.Use{{Stage: check, Inline: inline, OnError: "defer"}}, Deliver: "out"}}}
 	o := &office{egress: &sink{fate: chain.Fate{Kind: chain.Delivered}}}
@@ -243,6 +244,28 @@ func TestBeginWithoutRoom(t *testing.T) {
 		t.Error("room was given back while the message is under way")
 	}
 	close(o.egress.hold)
+	o.empty(t)
+}
+
+// A client that gave no SIZE holds no more room than it has sent, nearly.
+func TestSizeNotDeclared(t *testing.T) {
+	o := newOffice(t, false)
+	silent := o.begin(t, "", 10*mega+4096)
+	if o.admission.byStranger != undeclared {
+		t.Errorf("a silent stranger holds %d", o.admission.byStranger)
+	}
+	write(t, silent, 1500_000)
+	if held := o.admission.byStranger; held < 1500_000 || held > 3*mega {
+		t.Errorf("after 1.5 MB a stranger holds %d", held)
+	}
+	other := o.begin(t, "", 3*mega/2)
+	if _, err := silent.Write(make([]byte, 2*mega)); err == nil {
+		t.Error("strangers took more than half")
+	} else if r, ok := mail.AsReply(err); !ok || r.Code != 452 {
+		t.Errorf("the client hears %v", err)
+	}
+	silent.Abort()
+	other.Abort()
 	o.empty(t)
 }
 

@@ -78,6 +78,7 @@ func deliver(ctx context.Context, p *chain.Parcel, s chain.Sink) {
 
 func answer(f chain.Fate) func(context.Context, *chain.Parcel, chain.Sink) {
 	return func(_ context.Context, p *chain.Parcel, s chain.Sink) {
+		f := f // several runs at once
 		for _, id := range p.Pending {
 			f.Recipient = id
 			s.Fate(f)

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,11 +17,11 @@ import (
 // counted is a Content that knows how often it is held.
 type counted struct {
 	mail.Content
-	n int
+	n atomic.Int64
 }
 
-func (c *counted) Retain() mail.Content { c.n++; return c }
-func (c *counted) Release()             { c.n-- }
+func (c *counted) Retain() mail.Content { c.n.Add(1); return c }
+func (c *counted) Release()             { c.n.Add(-1) }
 
 func always(v stage.Verdict) stage.Func {
 	return func(context.Context, *mail.Message) (stage.Result, error) {
@@ -113,8 +114,8 @@ func TestInline(t *testing.T) {
 				if code != c.code {
 					t.Fatalf("reply %v, want code %d", reply, c.code)
 				}
-				if content.n != 0 {
-					t.Errorf("the content is held %d times after the judging", content.n)
+				if content.n.Load() != 0 {
+					t.Errorf("the content is held %d times after the judging", content.n.Load())
 				}
 				if reply != nil {
 					h.finish()
@@ -138,8 +139,8 @@ func TestInline(t *testing.T) {
 						t.Errorf("%s ran %d times, want %d", s, h.times(s), n)
 					}
 				}
-				if content.n != 0 {
-					t.Errorf("the content is held %d times in the end", content.n)
+				if content.n.Load() != 0 {
+					t.Errorf("the content is held %d times in the end", content.n.Load())
 				}
 				h.finish()
 			})

@@ -186,6 +186,13 @@ func (l *memory) Load(_ context.Context, id string) (*depot.Message, error) {
 	return m, nil
 }
 
+// spoil makes the bytes of a message unreadable.
+func (l *memory) spoil(id string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damage[id] = err
+}
+
 func (l *memory) Content(_ context.Context, id string, _ spool.Body) (mail.Content, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,7 +147,7 @@ func TestMessageThatCannotBeLoaded(t *testing.T) {
 				}
 				h.send("m", 1)
 				h.pass(time.Second)
-				h.log.damage["m"] = c.err
+				h.log.spoil("m", c.err)
 				if c.fresh {
 					h.crash()
 					h.takeOver(0)
@@ -244,10 +245,10 @@ func TestAcceptFails(t *testing.T) {
 	in(t, func(t *testing.T) {
 		h := newHouse(t, settings())
 		h.log.lose()
-		ended := 0
-		err := h.d.Accept(t.Context(), letter("m", 1), mail.FromBytes([]byte("\r\n")), nil, func() { ended++ })
-		if err == nil || ended != 0 {
-			t.Errorf("%v, ended %d", err, ended)
+		var ended atomic.Int64
+		err := h.d.Accept(t.Context(), letter("m", 1), mail.FromBytes([]byte("\r\n")), nil, func() { ended.Add(1) })
+		if err == nil || ended.Load() != 0 {
+			t.Errorf("%v, ended %d", err, ended.Load())
 		}
 		h.pass(time.Minute)
 		if h.egress.total() != 0 {
@@ -269,17 +270,17 @@ func TestEndedOnce(t *testing.T) {
 				time.Sleep(time.Minute)
 				deliver(ctx, p, s)
 			})
-			ended := 0
-			if err := h.d.Accept(t.Context(), a, mail.FromBytes(a.Body.Inline), nil, func() { ended++ }); err != nil {
+			var ended atomic.Int64
+			if err := h.d.Accept(t.Context(), a, mail.FromBytes(a.Body.Inline), nil, func() { ended.Add(1) }); err != nil {
 				t.Fatal(err)
 			}
 			h.pass(time.Second)
-			if !paused && ended != 0 {
+			if !paused && ended.Load() != 0 {
 				t.Error("ended while it runs")
 			}
 			h.pass(time.Hour)
-			if ended != 1 {
-				t.Errorf("ended %d times", ended)
+			if ended.Load() != 1 {
+				t.Errorf("ended %d times", ended.Load())
 			}
 			h.finish()
 		})

@@ -246,6 +246,10 @@ func (s *Shard) Accept(ctx context.Context, a *Accepted) error {
 		s.dropChunks(a)
 		return err
 	}
+	if fenced && !s.MayGo() {
+		s.dropChunks(a)
+		return s.notNow()
+	}
 	if !s.queue.put(u) {
 		return s.gone()
 	}
