@@ -1,7 +1,8 @@
-# `check` is what CI runs, and `faults` after it. Only Go is needed for all but `interop`, which installs Debian packages.
+# `check` is what CI runs, and a part of `faults` after it. Only Go is needed for all but `interop`, which installs Debian packages.
 MODULES := . services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
 TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
+RUN ?= .
 
 .PHONY: build test race fuzz lint gen faults interop check
 
@@ -25,8 +26,8 @@ lint:
 gen: ## generated code, after a change of proto/
 	./tools/gen
 
-faults: ## kills, pauses and cuts under load; a few minutes
-	go test -count=1 -tags faults -timeout 20m ./test/faults/...
+faults: ## kills, pauses and cuts under load; six minutes, RUN=pattern for a part
+	go test -count=1 -tags faults -timeout 20m -run '$(RUN)' ./test/faults/...
 
 interop: ## against programs that are not ours, which it installs (apt-get, as root); two minutes
 	./test/interop/install
