@@ -71,8 +71,9 @@ type Dispatcher struct {
 	paused  bool
 	closing bool
 	early   map[string]time.Time // by message: when an unknown outcome may be tried again
-	// flowing: what is parked before open gates is being woken; flow: it is to be, once more.
-	flowing, flow bool
+	// flowing: what is parked before open gates is being woken; flow: it is to be, once more. changed: what is retried
+	// because a stage failed is woken with it, since the configuration is another one.
+	flowing, flow, changed bool
 }
 
 // New makes a Dispatcher; Run starts it.
@@ -164,9 +165,13 @@ func (d *Dispatcher) Resume() {
 	d.poke()
 }
 
-// ConfigChanged looks again at everything that is parked: its hop may be another one now.
+// ConfigChanged looks again at everything that is parked, and at what a stage failed on: the hop may be another one
+// now.
 func (d *Dispatcher) ConfigChanged() {
 	d.gates.hurry()
+	d.mu.Lock()
+	d.changed = true
+	d.mu.Unlock()
 	d.goOn()
 }
 

@@ -15,26 +15,34 @@ func (d *Dispatcher) startFlow() {
 		d.mu.Unlock()
 		return
 	}
-	d.flow, d.flowing = false, true
+	changed := d.changed
+	d.flow, d.flowing, d.changed = false, true, false
 	d.runs.Go(func() {
-		whole := d.flowOn()
+		whole := d.flowOn(changed)
 		d.mu.Lock()
 		d.flowing = false
 		d.flow = d.flow || !whole
+		d.changed = d.changed || changed && !whole
 		d.mu.Unlock()
 		d.poke()
 	})
 	d.mu.Unlock()
 }
 
-// flowOn looks at everything that is parked once, and says whether it came to the end.
-func (d *Dispatcher) flowOn() (whole bool) {
+// flowOn looks at everything that is parked once, after a change of the configuration also at what a stage failed on,
+// and says whether it came to the end.
+func (d *Dispatcher) flowOn(changed bool) (whole bool) {
 	view := d.o.Log.Waiting()
 	f := depot.Filter{Room: spool.Park, Limit: page}
+	if changed {
+		f.Room = ""
+	}
 	for {
 		list, next := view.List(f)
 		for _, m := range list {
-			pick := func(w *spool.Wait) bool { return w.Room == spool.Park && d.mayPass(m.ID, w) }
+			pick := func(w *spool.Wait) bool {
+				return w.Room == spool.Park && d.mayPass(m.ID, w) || changed && d.stageFailed(m.ID, w)
+			}
 			if !slices.ContainsFunc(m.Groups, func(w spool.Wait) bool { return pick(&w) }) {
 				continue
 			}
@@ -61,6 +69,11 @@ func (d *Dispatcher) flowOn() (whole bool) {
 		}
 		f.After = next
 	}
+}
+
+// stageFailed says that a group waits for its next try at a stage.
+func (d *Dispatcher) stageFailed(id string, w *spool.Wait) bool {
+	return w.Room == spool.Retry && !w.Open && w.Last.Kind == chain.Deferred && w.Last.Concern == chain.AboutHop && !d.mayRunFrom(id).After(d.o.Now())
 }
 
 // slot waits for a free slot; false: there will be none.

@@ -11,6 +11,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+	"github.com/stagecoachmail/stagecoach/stage"
 )
 
 func TestPauseAndResume(t *testing.T) {
@@ -285,4 +286,36 @@ func TestEndedOnce(t *testing.T) {
 			h.finish()
 		})
 	}
+}
+
+// A message that its stage fails on waits longer each time; a new configuration of the stage gets it at once.
+func TestConfigurationMendsStage(t *testing.T) {
+	in(t, func(t *testing.T) {
+		h := newHouse(t, settings(use("s", "defer")))
+		h.set("s", func(_ context.Context, m *mail.Message) (stage.Result, error) {
+			if m.ID == "m" {
+				return stage.Result{}, errors.New("cannot read it")
+			}
+			return stage.Result{}, nil
+		})
+		h.send("m", 1)
+		for i := range 12 { // others pass in between, so that the stage does not count as down
+			h.pass(10 * time.Minute)
+			h.send(fmt.Sprint("other", i), 1)
+		}
+		h.pass(time.Second)
+		tried := h.times("s")
+		cfg := settings(use("s", "defer"))
+		cfg.Stages["s"].Hash, cfg.Revision = "mended", "r2"
+		h.set("s", nil)
+		h.reconfigure(cfg)
+		h.pass(time.Second)
+		if h.times("s") == tried {
+			t.Error("it still waits for its time")
+		}
+		if n := h.log.Waiting().Len(); n != 0 {
+			t.Errorf("%d messages wait", n)
+		}
+		h.finish()
+	})
 }
