@@ -130,13 +130,16 @@ func (d *Dispatcher) rematch(j *job) {
 	all.Wait() // the content, the slot and the room of this job are theirs
 }
 
-// blockedBy finds the gate that keeps a job from running along its slip now. It is shut for what no on_error may skip.
-// A probe is not kept by what lies behind the gate that it probes: else a message with two gates before it would be
+// blockedBy finds the gate that keeps a job from running along its slip now. A chain that does not wait for a stage by its
+// on_error, or has it in shadow, is not kept by that stage's gate, unless there are suspects: these have to be alone. A probe is not kept by what lies behind the gate that it probes: else a message with two gates before it would be
 // sent from the one to the other for ever.
 func (d *Dispatcher) blockedBy(slip chain.Slip, j *job) (key, bool) {
 	way := make([]key, 0, len(slip.Hops)+2)
 	for _, h := range slip.Hops {
-		way = append(way, key{chain.AboutHop, h.Instance})
+		k := key{chain.AboutHop, h.Instance}
+		if (h.OnError == chain.OnErrorDefer && !h.Shadow) || (j.probe != nil && *j.probe == k) || d.gates.suspects(k) {
+			way = append(way, k)
+		}
 	}
 	way = append(way, key{chain.AboutHop, chain.EgressHop}, key{chain.AboutRoute, slip.Route.Name})
 	for _, k := range way {

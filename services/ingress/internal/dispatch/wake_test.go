@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
 	"github.com/stagecoachmail/stagecoach/stage"
@@ -313,6 +314,39 @@ func TestConfigurationMendsStage(t *testing.T) {
 		if h.times("s") == tried {
 			t.Error("it still waits for its time")
 		}
+		if n := h.log.Waiting().Len(); n != 0 {
+			t.Errorf("%d messages wait", n)
+		}
+		h.finish()
+	})
+}
+
+// A stage that is down for a chain that waits for it does not stop a chain that skips it.
+func TestGateOfASkippedStage(t *testing.T) {
+	in(t, func(t *testing.T) {
+		cfg := settings(use("s", "defer"))
+		skips := use("s", "skip")
+		skips.Stage = cfg.Stages["s"]
+		cfg.Chains[1].Stages = []config.Use{skips}
+		h := newHouse(t, cfg)
+		h.set("s", func(context.Context, *mail.Message) (stage.Result, error) { return stage.Result{}, errors.New("down") })
+		for i := range failuresToOpen {
+			h.send(fmt.Sprint("waits", i), 1)
+			h.pass(time.Second)
+		}
+		if !h.d.gates.isDown(key{chain.AboutHop, "s"}) {
+			t.Fatal("the gate is open")
+		}
+		a := letter("skips", 1)
+		a.Envelope.Recipients[0].Address.Domain = "example.com"
+		a.Starts[0].Chain = "in"
+		h.accept(a)
+		h.pass(50 * time.Millisecond) // less than a probe comes after
+		if _, waits := h.log.Waiting().Get("skips"); waits {
+			t.Error("it waits for a stage that its chain skips")
+		}
+		h.set("s", nil)
+		h.pass(time.Hour)
 		if n := h.log.Waiting().Len(); n != 0 {
 			t.Errorf("%d messages wait", n)
 		}
