@@ -18,7 +18,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/services/egress"
 	"github.com/stagecoachmail/stagecoach/services/ingress"
 	"github.com/stagecoachmail/stagecoach/stage/serve"
@@ -122,11 +122,11 @@ func up(ctx context.Context, o upOptions, log *slog.Logger) (err error) {
 		})
 		defer watch.Close()
 	}
-	local, err := service.Listen("unix:"+filepath.Join(cfg.DataDir, "ingress.sock"), nil, nil, log)
+	local, err := service.Listen("unix:"+filepath.Join(cfg.DataDir, "admin.sock"), nil, nil, log)
 	if err != nil {
 		return err
 	}
-	ingressv1.RegisterWaitingServiceServer(local.Server, in.Waiting())
+	adminv1.RegisterQueueServiceServer(local.Server, in.Queue())
 	log.Info("up", "hostname", cfg.Hostname, "data", cfg.DataDir, "revision", cfg.Revision, "held", o.hold)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return in.Run(ctx) })

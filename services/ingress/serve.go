@@ -13,7 +13,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 )
 
 const (
@@ -72,7 +72,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	ingressv1.RegisterWaitingServiceServer(server.Server, in.Waiting())
+	adminv1.RegisterQueueServiceServer(server.Server, in.Queue())
 	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
 		if err := runnable(ctx, network, c); err != nil {
 			return err

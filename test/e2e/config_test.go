@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/services/archive"
 	"github.com/stagecoachmail/stagecoach/services/signer"
 	"github.com/stagecoachmail/stagecoach/test/rig"
@@ -116,8 +116,8 @@ func TestConfigurationChangesUnderWaitingMail(t *testing.T) {
 	})
 	r.Eventually("whom no chain takes is held for a person", 10*time.Second, func() bool { return waitingIn(r, "dead", ids["gone"]) != nil })
 
-	person := r.Waiting("one")
-	if got, err := person.Release(t.Context(), &ingressv1.ReleaseRequest{Ids: []string{ids["gone"]}, By: "tester"}); err != nil || got.GetChanged() != 1 {
+	person := r.Queue("one")
+	if got, err := person.ReleaseMessages(rig.As(t.Context(), "tester"), &adminv1.ReleaseMessagesRequest{Filter: &adminv1.Filter{Ids: []string{ids["gone"]}}}); err != nil || rig.Changed(got.GetChanges()) != 1 {
 		t.Fatalf("release: %v %v", got, err)
 	}
 	r.Eventually("without a chain it is held again", 10*time.Second, func() bool { return waitingIn(r, "dead", ids["gone"]) != nil })
@@ -127,7 +127,7 @@ func TestConfigurationChangesUnderWaitingMail(t *testing.T) {
 			return true
 		}
 		if waitingIn(r, "dead", ids["gone"]) != nil {
-			if _, err := person.Release(t.Context(), &ingressv1.ReleaseRequest{Ids: []string{ids["gone"]}, By: "tester"}); err != nil {
+			if _, err := person.ReleaseMessages(rig.As(t.Context(), "tester"), &adminv1.ReleaseMessagesRequest{Filter: &adminv1.Filter{Ids: []string{ids["gone"]}}}); err != nil {
 				t.Fatal(err)
 			}
 		}

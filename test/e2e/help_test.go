@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/test/rig"
 )
 
@@ -68,7 +68,7 @@ lines:
 }
 
 // waitingIn gives a message that waits in a room, or nil.
-func waitingIn(r *rig.Rig, room, id string) *ingressv1.Waiting {
+func waitingIn(r *rig.Rig, room, id string) *adminv1.WaitingMessage {
 	r.T.Helper()
 	for _, w := range r.InRoom(room) {
 		if w.GetId() == id {

@@ -6,33 +6,33 @@ import (
 	"testing"
 	"time"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/test/rig"
 )
 
 // person does something to one message, and fails unless it changed.
 func person(r *rig.Rig, do, id string) {
 	r.T.Helper()
-	c, ids := r.Waiting("one"), []string{id}
-	var n uint32
+	c, ids := r.Queue("one"), []string{id}
+	var n int
 	var err error
 	switch do {
 	case "retry":
-		var resp *ingressv1.RetryResponse
-		resp, err = c.Retry(r.T.Context(), &ingressv1.RetryRequest{Ids: ids})
-		n = resp.GetChanged()
+		var resp *adminv1.RetryMessagesResponse
+		resp, err = c.RetryMessages(r.T.Context(), &adminv1.RetryMessagesRequest{Filter: &adminv1.Filter{Ids: ids}})
+		n = rig.Changed(resp.GetChanges())
 	case "hold":
-		var resp *ingressv1.HoldResponse
-		resp, err = c.Hold(r.T.Context(), &ingressv1.HoldRequest{Ids: ids, By: "tester"})
-		n = resp.GetChanged()
+		var resp *adminv1.HoldMessagesResponse
+		resp, err = c.HoldMessages(rig.As(r.T.Context(), "tester"), &adminv1.HoldMessagesRequest{Filter: &adminv1.Filter{Ids: ids}})
+		n = rig.Changed(resp.GetChanges())
 	case "release":
-		var resp *ingressv1.ReleaseResponse
-		resp, err = c.Release(r.T.Context(), &ingressv1.ReleaseRequest{Ids: ids, By: "tester"})
-		n = resp.GetChanged()
+		var resp *adminv1.ReleaseMessagesResponse
+		resp, err = c.ReleaseMessages(rig.As(r.T.Context(), "tester"), &adminv1.ReleaseMessagesRequest{Filter: &adminv1.Filter{Ids: ids}})
+		n = rig.Changed(resp.GetChanges())
 	case "delete":
-		var resp *ingressv1.DeleteResponse
-		resp, err = c.Delete(r.T.Context(), &ingressv1.DeleteRequest{Ids: ids, By: "tester"})
-		n = resp.GetChanged()
+		var resp *adminv1.DeleteMessagesResponse
+		resp, err = c.DeleteMessages(rig.As(r.T.Context(), "tester"), &adminv1.DeleteMessagesRequest{Filter: &adminv1.Filter{Ids: ids}})
+		n = rig.Changed(resp.GetChanges())
 	}
 	if err != nil || n != 1 {
 		r.T.Fatalf("%s %s: %d changed, %v", do, id, n, err)
@@ -40,9 +40,9 @@ func person(r *rig.Rig, do, id string) {
 }
 
 // inRoom waits until a message is in a room.
-func inRoom(r *rig.Rig, room, id string) *ingressv1.Waiting {
+func inRoom(r *rig.Rig, room, id string) *adminv1.WaitingMessage {
 	r.T.Helper()
-	var w *ingressv1.Waiting
+	var w *adminv1.WaitingMessage
 	r.Eventually(id+" is in the room "+room, 20*time.Second, func() bool { w = waitingIn(r, room, id); return w != nil })
 	return w
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/services/signer"
 	"github.com/stagecoachmail/stagecoach/test/rig"
 )
@@ -60,7 +60,7 @@ type installation struct {
 	*rig.Rig
 	sink    *rig.Sink
 	load    *load
-	waiting map[string]ingressv1.WaitingServiceClient
+	waiting map[string]adminv1.QueueServiceClient
 }
 
 // install starts an installation, of a build with these tags.
@@ -82,9 +82,9 @@ func install(t *testing.T, mode rig.Mode, tags string, instances ...string) *ins
 	}
 	r.Configure(strings.Replace(body, "ROUTE", sink.Route(), 1))
 	r.Start()
-	in := &installation{Rig: r, sink: sink, load: newLoad(t), waiting: map[string]ingressv1.WaitingServiceClient{}}
+	in := &installation{Rig: r, sink: sink, load: newLoad(t), waiting: map[string]adminv1.QueueServiceClient{}}
 	for _, name := range r.Instances {
-		in.waiting[name] = r.Waiting(name)
+		in.waiting[name] = r.Queue(name)
 	}
 	return in
 }

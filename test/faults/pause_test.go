@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/test/rig"
 )
 
@@ -47,7 +47,7 @@ func stopIngress(t *testing.T, tags string) *installation {
 	<-time.After(time.Until(end))
 	in.sink.Refuse(late, 0, "")
 	goOn()
-	if _, err := in.waiting["two"].Retry(t.Context(), &ingressv1.RetryRequest{Ids: in.lateAt("two")}); err != nil {
+	if _, err := in.waiting["two"].RetryMessages(t.Context(), &adminv1.RetryMessagesRequest{Filter: &adminv1.Filter{Ids: in.lateAt("two")}}); err != nil {
 		t.Error(err)
 	}
 	answered()
@@ -67,12 +67,12 @@ func sendOne(c *client) error {
 
 // lateAt gives the ids of messages for late that wait at an ingress.
 func (in *installation) lateAt(instance string) []string {
-	resp, err := in.waiting[instance].List(in.T.Context(), &ingressv1.ListRequest{Room: "retry", PageSize: 1000}, grpc.WaitForReady(true))
+	resp, err := in.waiting[instance].ListMessages(in.T.Context(), &adminv1.ListMessagesRequest{Filter: rig.InRooms("retry"), PageSize: 1000}, grpc.WaitForReady(true))
 	if err != nil {
 		in.T.Fatal(err)
 	}
 	var ids []string
-	for _, w := range resp.GetWaiting() {
+	for _, w := range resp.GetMessages() {
 		for _, to := range w.GetEnvelope().GetRecipients() {
 			if to.GetAddress() == late {
 				ids = append(ids, w.GetId())

@@ -9,7 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
+	"github.com/stagecoachmail/stagecoach/test/rig"
 )
 
 func (l *load) struck(f fault) {
@@ -45,13 +46,13 @@ func (in *installation) stop(name, of string) (goOn func()) {
 func (in *installation) listed(name, room string) ([]string, bool) {
 	ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
 	defer cancel()
-	resp, err := in.waiting[name].List(ctx, &ingressv1.ListRequest{Room: room, PageSize: 1000}, grpc.WaitForReady(true))
+	resp, err := in.waiting[name].ListMessages(ctx, &adminv1.ListMessagesRequest{Filter: rig.InRooms(room), PageSize: 1000}, grpc.WaitForReady(true))
 	if err != nil {
 		in.T.Logf("what waits at %s: %v", name, err)
 		return nil, false
 	}
 	var ids []string
-	for _, m := range resp.GetWaiting() {
+	for _, m := range resp.GetMessages() {
 		ids = append(ids, m.GetId())
 	}
 	return ids, true
@@ -78,7 +79,7 @@ func (in *installation) hurry() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(in.T.Context(), 10*time.Second)
-		_, _ = w.Retry(ctx, &ingressv1.RetryRequest{Ids: ids}) // what it fails for stays listed, and is asked for again
+		_, _ = w.RetryMessages(ctx, &adminv1.RetryMessagesRequest{Filter: &adminv1.Filter{Ids: ids}}) // what it fails for stays listed, and is asked for again
 		cancel()
 	}
 }

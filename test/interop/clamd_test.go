@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	"github.com/stagecoachmail/stagecoach/test/rig"
 )
 
@@ -151,7 +151,7 @@ func noise(size int) []byte {
 	return b
 }
 
-func inRoom(r *rig.Rig, room, id string) *ingressv1.Waiting {
+func inRoom(r *rig.Rig, room, id string) *adminv1.WaitingMessage {
 	for _, w := range r.InRoom(room) {
 		if w.GetId() == id {
 			return w
@@ -198,7 +198,7 @@ func TestClamd(t *testing.T) {
 				}
 				return
 			}
-			var held *ingressv1.Waiting
+			var held *adminv1.WaitingMessage
 			r.Eventually("it is held", 20*time.Second, func() bool { held = inRoom(r, "quarantine", id); return held != nil })
 			if text := held.GetGroups()[0].GetLast().String(); !strings.Contains(text, c.reason) {
 				t.Errorf("held for another reason: %s", text)

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
 	_ "github.com/stagecoachmail/stagecoach/proto/stagecoach/spool/v1" // its descriptor
 	stagev1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/stage/v1"
@@ -25,7 +25,8 @@ import (
 const root = "../../proto"
 
 // services are what the generated stubs offer.
-var services = []grpc.ServiceDesc{ingressv1.WaitingService_ServiceDesc, relayv1.RelayService_ServiceDesc, stagev1.StageService_ServiceDesc}
+var services = []grpc.ServiceDesc{adminv1.QueueService_ServiceDesc, adminv1.TraceService_ServiceDesc, adminv1.PreviewService_ServiceDesc, adminv1.RouteService_ServiceDesc, adminv1.StatusService_ServiceDesc, adminv1.ArchiveService_ServiceDesc, adminv1.DkimService_ServiceDesc, adminv1.UserService_ServiceDesc,
+	relayv1.RelayService_ServiceDesc, stagev1.StageService_ServiceDesc}
 
 // A .proto file that was changed without `make gen` is found here.
 func TestGenerated(t *testing.T) {

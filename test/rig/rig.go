@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
@@ -20,7 +21,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	ingressv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/ingress/v1"
+	"github.com/stagecoachmail/stagecoach/internal/service"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 )
 
 // Mode is how the installation runs.
@@ -266,12 +268,12 @@ func (r *Rig) MustSend(from string, to []string, raw string) string {
 	return id
 }
 
-// Waiting is the client of the mail that waits at an ingress.
-func (r *Rig) Waiting(instance string) ingressv1.WaitingServiceClient {
+// Queue is the client of the mail that waits at an ingress.
+func (r *Rig) Queue(instance string) adminv1.QueueServiceClient {
 	r.T.Helper()
 	target, creds := r.Addr("ingress-"+instance), credentials.TransportCredentials(nil)
 	if r.Mode == Up {
-		target, creds = "unix:"+r.Path("data", "ingress.sock"), insecure.NewCredentials()
+		target, creds = "unix:"+r.Path("data", "admin.sock"), insecure.NewCredentials()
 	} else {
 		pair, err := tls.LoadX509KeyPair(r.Path("pki", "admin.pem"), r.Path("pki", "admin-key.pem"))
 		if err != nil {
@@ -286,17 +288,38 @@ func (r *Rig) Waiting(instance string) ingressv1.WaitingServiceClient {
 	r.mu.Lock()
 	r.conns = append(r.conns, conn)
 	r.mu.Unlock()
-	return ingressv1.NewWaitingServiceClient(conn)
+	return adminv1.NewQueueServiceClient(conn)
+}
+
+// InRooms is the filter that picks a room, or all of them.
+func InRooms(room string) *adminv1.Filter {
+	if room == "" {
+		return nil
+	}
+	return &adminv1.Filter{Rooms: []string{room}}
+}
+
+// As gives a context for calls in the name of a person.
+func As(ctx context.Context, person string) context.Context { return service.WithActor(ctx, person) }
+
+// Changed counts the messages that changed.
+func Changed(changes []*adminv1.Change) (n int) {
+	for _, c := range changes {
+		if c.GetRecipients() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // InRoom lists the messages in a room of the first ingress.
-func (r *Rig) InRoom(room string) []*ingressv1.Waiting {
+func (r *Rig) InRoom(room string) []*adminv1.WaitingMessage {
 	r.T.Helper()
-	resp, err := r.Waiting(r.Instances[0]).List(r.T.Context(), &ingressv1.ListRequest{Room: room, PageSize: 1000}, grpc.WaitForReady(true))
+	resp, err := r.Queue(r.Instances[0]).ListMessages(r.T.Context(), &adminv1.ListMessagesRequest{Filter: InRooms(room), PageSize: 1000}, grpc.WaitForReady(true))
 	if err != nil {
 		r.T.Fatalf("list %s: %v", room, err)
 	}
-	return resp.GetWaiting()
+	return resp.GetMessages()
 }
 
 // Eventually waits until ok holds, at most for limit.

@@ -9,7 +9,8 @@ import (
 // Filter chooses messages; a zero field chooses all. A message is chosen when one of its groups satisfies every
 // field.
 type Filter struct {
-	Room  Room
+	// Rooms: one of them.
+	Rooms []Room
 	Chain string
 	// Concern and About choose by the last fate: everything that waits for one destination, route or hop.
 	Concern chain.Concern
@@ -22,7 +23,7 @@ type Filter struct {
 
 // Match says that a group satisfies the filter.
 func (f *Filter) Match(w *Wait) bool {
-	return (f.Room == "" || w.Room == f.Room) &&
+	return (len(f.Rooms) == 0 || slices.Contains(f.Rooms, w.Room)) &&
 		(f.Chain == "" || w.Chain == f.Chain) &&
 		(f.Concern == "" || w.Last.Concern == f.Concern) &&
 		(f.About == "" || w.Last.About == f.About)

@@ -149,7 +149,7 @@ func TestViewAgainstModel(t *testing.T) {
 				for _, room := range rooms {
 					n, after := 0, ""
 					for {
-						page, next := v.List(depot.Filter{Room: room, Limit: 2, After: after})
+						page, next := v.List(depot.Filter{Rooms: []depot.Room{room}, Limit: 2, After: after})
 						for _, m := range page {
 							if m.ID <= after {
 								t.Fatalf("list out of order: %s after %s", m.ID, after)

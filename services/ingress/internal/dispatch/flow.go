@@ -33,9 +33,9 @@ func (d *Dispatcher) startFlow() {
 // and says whether it came to the end.
 func (d *Dispatcher) flowOn(changed bool) (whole bool) {
 	view := d.o.Log.Waiting()
-	f := depot.Filter{Room: spool.Park, Limit: page}
+	f := depot.Filter{Rooms: []depot.Room{spool.Park}, Limit: page}
 	if changed {
-		f.Room = ""
+		f.Rooms = nil
 	}
 	for {
 		list, next := view.List(f)

@@ -201,7 +201,7 @@ func (d *Dispatcher) probe(ctx context.Context, k key) {
 		return
 	}
 	found := false
-	filter := depot.Filter{Room: spool.Park, Concern: k.concern, About: k.about, Limit: page}
+	filter := depot.Filter{Rooms: []depot.Room{spool.Park}, Concern: k.concern, About: k.about, Limit: page}
 	for _, part := range []struct{ after, upTo string }{{after, ""}, {"", after}} { // from the cursor to the end, then from the start
 		filter.After = part.after
 		for next := "-"; next != "" && others; filter.After = next {
@@ -261,7 +261,7 @@ func (d *Dispatcher) probed(k key, id string, o outcome) {
 
 // regate shuts the gates before which messages are parked: the first probe shows whether they still have to be.
 func (d *Dispatcher) regate() {
-	f := depot.Filter{Room: spool.Park, Limit: page}
+	f := depot.Filter{Rooms: []depot.Room{spool.Park}, Limit: page}
 	for {
 		list, next := d.o.Log.Waiting().List(f)
 		for _, m := range list {
