@@ -1,5 +1,5 @@
 # `check` is what CI runs, and a part of `faults` after it. Only Go is needed for all but `interop`, which installs Debian packages.
-MODULES := . services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
+MODULES := . services/admin services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
 TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
 RUN ?= .

@@ -28,6 +28,7 @@ require (
 replace (
 	github.com/stagecoachmail/stagecoach => ..
 	github.com/stagecoachmail/stagecoach/cmd/stagecoach => ../cmd/stagecoach
+	github.com/stagecoachmail/stagecoach/services/admin => ../services/admin
 	github.com/stagecoachmail/stagecoach/services/antivirus => ../services/antivirus
 	github.com/stagecoachmail/stagecoach/services/archive => ../services/archive
 	github.com/stagecoachmail/stagecoach/services/disclaimer => ../services/disclaimer

@@ -7,12 +7,14 @@ require (
 	github.com/nats-io/nats.go v1.55.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stagecoachmail/stagecoach v0.0.0
+	github.com/stagecoachmail/stagecoach/services/admin v0.0.0
 	github.com/stagecoachmail/stagecoach/services/antivirus v0.0.0
 	github.com/stagecoachmail/stagecoach/services/archive v0.0.0
 	github.com/stagecoachmail/stagecoach/services/disclaimer v0.0.0
 	github.com/stagecoachmail/stagecoach/services/egress v0.0.0
 	github.com/stagecoachmail/stagecoach/services/ingress v0.0.0
 	github.com/stagecoachmail/stagecoach/services/signer v0.0.0
+	golang.org/x/sync v0.24.0
 )
 
 require (
@@ -30,8 +32,8 @@ require (
 	github.com/spf13/pflag v1.0.9 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
@@ -41,6 +43,7 @@ require (
 
 replace (
 	github.com/stagecoachmail/stagecoach => ../..
+	github.com/stagecoachmail/stagecoach/services/admin => ../../services/admin
 	github.com/stagecoachmail/stagecoach/services/antivirus => ../../services/antivirus
 	github.com/stagecoachmail/stagecoach/services/archive => ../../services/archive
 	github.com/stagecoachmail/stagecoach/services/disclaimer => ../../services/disclaimer

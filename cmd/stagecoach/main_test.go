@@ -68,23 +68,6 @@ func TestCheckTellsEveryError(t *testing.T) {
 	}
 }
 
-func TestLock(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	unlock, err := lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lock(dir); err == nil {
-		t.Fatal("locked twice")
-	}
-	unlock()
-	unlock, err = lock(dir)
-	if err != nil {
-		t.Fatalf("after unlock: %v", err)
-	}
-	unlock()
-}
-
 func TestDKIMNew(t *testing.T) {
 	dir := t.TempDir()
 	out, _, err := run(t, "dkim", "new", "example.com", "--keys", dir, "--selector", "s1")

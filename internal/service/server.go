@@ -35,8 +35,8 @@ type Server struct {
 }
 
 // Listen opens the port of address ("host:port", or "unix:/path"). With pki, callers must bear one of the given
-// names; without, only this machine can call.
-func Listen(address string, pki *PKI, callers []string, log *slog.Logger) (*Server, error) {
+// names; without, only this machine can call. more are options beside those that every service has.
+func Listen(address string, pki *PKI, callers []string, log *slog.Logger, more ...grpc.ServerOption) (*Server, error) {
 	if pki == nil && !local(address) {
 		return nil, fmt.Errorf("listen on %s: %w", address, errExposed)
 	}
@@ -54,6 +54,7 @@ func Listen(address string, pki *PKI, callers []string, log *slog.Logger) (*Serv
 	if pki != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(pki.server(callers))))
 	}
+	opts = append(opts, more...)
 	s := &Server{Server: grpc.NewServer(opts...), Health: health.NewServer(), listener: l, log: log}
 	healthv1.RegisterHealthServer(s.Server, s.Health)
 	reflection.Register(s.Server)

@@ -367,14 +367,14 @@ const file_stagecoach_admin_v1_user_proto_rawDesc = "" +
 	"\x1estagecoach/admin/v1/user.proto\x12\x13stagecoach.admin.v1\"\x12\n" +
 	"\x10ListUsersRequest\")\n" +
 	"\x11ListUsersResponse\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"@\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"E\n" +
 	"\x0eAddUserRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x11\n" +
-	"\x0fAddUserResponse\"D\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\"\x11\n" +
+	"\x0fAddUserResponse\"I\n" +
 	"\x12SetPasswordRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x15\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\"\x15\n" +
 	"\x13SetPasswordResponse\"'\n" +
 	"\x11DeleteUserRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +

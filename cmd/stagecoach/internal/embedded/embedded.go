@@ -1,0 +1,175 @@
+// Package embedded is a whole installation in one process: NATS, ingress, the stages, egress, and the operator's API on
+// a socket.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stagecoachmail/stagecoach/cmd/stagecoach/internal/bus"
+	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/service"
+	"github.com/stagecoachmail/stagecoach/services/admin"
+	"github.com/stagecoachmail/stagecoach/services/egress"
+	"github.com/stagecoachmail/stagecoach/services/ingress"
+	"github.com/stagecoachmail/stagecoach/stage/serve"
+)
+
+const (
+	// retainStages is how long a replaced configuration of a stage stays after the last message that named it.
+	retainStages = time.Hour
+	// closeGrace is how long deliveries may take to get the answer to a final dot.
+	closeGrace = 30 * time.Second
+	// instance is the name of the one shard.
+	instance = "up"
+)
+
+// Options of an Installation.
+type Options struct {
+	Config *config.Config
+	// Reading is how Config was read, with the types of stages that there are.
+	Reading config.Options
+	// File is the configuration file, which is watched; empty: none.
+	File string
+	// Hold: accept mail, but send nothing.
+	Hold   bool
+	Logger *slog.Logger
+}
+
+// Installation is everything, running in this process. Nobody else may use its data folder: see Lock.
+type Installation struct {
+	o       Options
+	config  *config.Config // that it was started with
+	nats    *bus.Server
+	stages  *chain.Stages
+	egress  *egress.Egress
+	ingress *ingress.Ingress
+	admin   *admin.Server
+	closers []func() error
+}
+
+// New prepares an installation: NATS runs, keys and users are read, the socket is open. Close it, also if Run is never
+// called.
+func New(ctx context.Context, o Options) (_ *Installation, err error) {
+	in := &Installation{o: o, config: o.Config}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.Close())
+		}
+	}()
+	unlock, err := lock(o.Config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	in.atEnd(func() error { unlock(); return nil })
+	if in.nats, err = bus.Start(bus.Options{Dir: filepath.Join(o.Config.DataDir, "nats"), Logger: o.Logger}); err != nil {
+		return nil, err
+	}
+	in.atEnd(func() error { in.nats.Stop(); return nil })
+	conn, err := in.nats.Connect("stagecoach up")
+	if err != nil {
+		return nil, err
+	}
+	in.atEnd(func() error { conn.Close(); return nil })
+
+	in.stages = chain.NewStages(retainStages, o.Logger, time.Now)
+	in.atEnd(func() error { in.stages.Close(); return nil })
+	if err := in.useStages(o.Config); err != nil {
+		return nil, err
+	}
+	if in.egress, err = egress.New(egress.Options{Config: o.Config, Logger: o.Logger}); err != nil {
+		return nil, err
+	}
+	in.atEnd(func() error {
+		end, cancel := context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+		return in.egress.Close(end)
+	})
+	pki, err := identity(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	conns := service.NewConnections(pki)
+	in.atEnd(func() error { conns.Close(); return nil })
+	runner := &chain.Runner{Stages: in.stages, Egress: in.egress,
+		Network: &chain.GRPC{Conn: conns.Conn, Traits: in.stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now}
+	in.ingress, err = ingress.New(ctx, ingress.Options{Config: o.Config, Conn: conn, Instance: instance, Exclusive: true, Durable: true,
+		FreeSpace: in.nats.FreeSpace, Runner: runner, Logger: o.Logger, Paused: o.Hold})
+	if err != nil {
+		return nil, err
+	}
+	in.admin, err = admin.Listen(admin.Options{Socket: filepath.Join(o.Config.DataDir, admin.SocketName), Logger: o.Logger, Services: admin.Services{
+		Queue: in.ingress.Queue(),
+	}})
+	return in, err
+}
+
+func (in *Installation) atEnd(f func() error) { in.closers = append(in.closers, f) }
+
+// Run runs until ctx ends, then stops in good order.
+func (in *Installation) Run(ctx context.Context) error {
+	if in.o.File != "" {
+		watch := in.o.Reading.Watch(ctx, in.o.File, in.config, in.o.Logger, in.update)
+		defer watch.Close()
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return in.ingress.Run(ctx) })
+	group.Go(func() error { return in.admin.Run(ctx, closeGrace) })
+	group.Go(func() error { return in.nats.Done(ctx) })
+	return group.Wait()
+}
+
+// update puts a new revision in force, or leaves everything as it is.
+func (in *Installation) update(c *config.Config) error {
+	if c.DataDir != in.config.DataDir {
+		return fmt.Errorf("data_dir does not change while running: restart")
+	}
+	if err := in.useStages(c); err != nil {
+		return err
+	}
+	if err := in.egress.Update(c); err != nil {
+		return err
+	}
+	return in.ingress.Update(c)
+}
+
+// Ready is closed when mail is accepted.
+func (in *Installation) Ready() <-chan struct{} { return in.ingress.Ready() }
+
+// Addr is the address of an open listener; nil if there is none of that name.
+func (in *Installation) Addr(listener string) net.Addr { return in.ingress.Addr(listener) }
+
+// Close gives everything back, what came last first.
+func (in *Installation) Close() error {
+	var errs []error
+	for i := len(in.closers) - 1; i >= 0; i-- {
+		errs = append(errs, in.closers[i]())
+	}
+	in.closers = nil
+	return errors.Join(errs...)
+}
+
+func (in *Installation) useStages(c *config.Config) error {
+	var all []chain.Instance
+	for _, f := range in.o.Reading.Factories {
+		all = append(all, serve.Instances(c, f, in.o.Logger)...)
+	}
+	in.stages.SetForeign(c.TraitsByType())
+	return in.stages.Replace(all)
+}
+
+// identity is the one that foreign stages know this process by: they let ingress call.
+func identity(c *config.Config) (*service.PKI, error) {
+	if c.PKI == nil {
+		return nil, nil
+	}
+	return service.OpenPKI(c.PKI.Directory, "ingress")
+}
