@@ -63,6 +63,10 @@ func EncodeWords(s string) string {
 	return mime.QEncoding.Encode("utf-8", clean)
 }
 
+// DecodeWords gives the value of a field with its encoded words (RFC 2047) decoded: for people. What cannot be decoded
+// stays as it is.
+func DecodeWords(s string) string { return decodeWords(s) }
+
 func checkName(name string) error {
 	if name == "" {
 		return errors.New("header field has no name")

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"crypto/rand"
+	"strings"
 	"time"
 )
 
@@ -30,4 +31,22 @@ func NewID(now time.Time) string {
 		b[idTimeDigits+i] = idDigits[x&31]
 	}
 	return string(b[:])
+}
+
+// IDTime gives the time that NewID was told when it made id, in microseconds; false if it did not make it.
+func IDTime(id string) (time.Time, bool) {
+	if len(id) != idLength {
+		return time.Time{}, false
+	}
+	us := int64(0)
+	for i := range idLength {
+		digit := strings.IndexByte(idDigits, id[i])
+		if digit < 0 {
+			return time.Time{}, false
+		}
+		if i < idTimeDigits {
+			us = us<<5 | int64(digit)
+		}
+	}
+	return time.UnixMicro(us).UTC(), true
 }

@@ -81,4 +81,9 @@ type Report struct {
 	EditsOmitted bool
 	Notes        []slog.Attr
 	Reason       string
+	// Diff is what the splices did to the bytes that the stage received, for the trail. Who keeps a Report with waiting
+	// mail drops it.
+	Diff mail.Diff
+	// Shadow: the hop ran in shadow, and what it said has no effect.
+	Shadow bool
 }

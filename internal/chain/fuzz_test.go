@@ -27,7 +27,8 @@ func sampleResult() stage.Result {
 
 func sampleReport() Report {
 	return Report{Instance: "a", Hash: hash, Recipients: []mail.RecipientID{"1", "2"}, Outcome: Skipped, Verdict: stage.KindReject, Took: time.Second, Edits: sampleEdits(),
-		EditsOmitted: true, Notes: []slog.Attr{slog.String("k", "v")}, Reason: "r"}
+		Diff:  mail.Diff{Hunks: []mail.Hunk{{Inserted: []byte("X: y\r\n"), After: []byte("abc")}, {Offset: 5, Length: 2, Removed: []byte("de"), Before: []byte("\xff")}}},
+		Notes: []slog.Attr{slog.String("k", "v")}, Reason: "r", Shadow: true}
 }
 
 func sampleFate() Fate {
@@ -149,6 +150,9 @@ func FuzzWire(f *testing.F) {
 			if r, err := ReportFrom(&report); err == nil {
 				if _, err := ReportFrom(ReportProto(r)); err != nil {
 					t.Errorf("%+v: %v", r, err)
+				}
+				if err := r.Diff.Validate(); err != nil {
+					t.Errorf("%+v: %v", r.Diff, err)
 				}
 			}
 		}

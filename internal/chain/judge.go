@@ -305,15 +305,15 @@ func (r *Runner) Inline(ctx context.Context, h Hop, m *mail.Message) ([]Judged, 
 	}
 	var out []Judged
 	for _, b := range branches {
-		out = append(out, Judged{Branch: b.Branch, Report: b.report(h, res, r.Now().Sub(start)), Message: b.message})
+		out = append(out, Judged{Branch: b.Branch, Report: b.report(h, res, m.Content, r.Now().Sub(start)), Message: b.message})
 	}
 	return out, nil
 }
 
-// report is the hop report of one branch.
-func (b *branch) report(h Hop, res stage.Result, took time.Duration) Report {
+// report is the hop report of one branch; c is the message as the stage received it.
+func (b *branch) report(h Hop, res stage.Result, c mail.Content, took time.Duration) Report {
 	rep := Report{Instance: h.Instance, Hash: h.Hash, Recipients: b.to, Outcome: ByVerdict, Verdict: b.Verdict.Kind,
-		Took: took, Notes: res.Notes, Reason: b.Verdict.Reason, Edits: b.Edits}
+		Took: took, Notes: res.Notes, Reason: b.Verdict.Reason, Edits: b.Edits, Diff: diffOf(c, b.Edits), Shadow: h.Shadow}
 	if b.Edits.EncodedSize() > MaxReportedEdits {
 		rep.Edits, rep.EditsOmitted = mail.Edits{}, true
 	}

@@ -199,7 +199,7 @@ func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits st
 		}
 	}()
 	for _, b := range branches {
-		s.Report(b.report(h, res, took))
+		s.Report(b.report(h, res, p.Content, took))
 	}
 	if h.Shadow {
 		r.run(ctx, p.next(p.Message), s)
@@ -247,7 +247,7 @@ func FateOf(h Hop, v stage.Verdict) Fate {
 func (r *Runner) failed(ctx context.Context, p *Parcel, h Hop, cause error, took time.Duration, s Sink) {
 	r.Logger.LogAttrs(ctx, slog.LevelWarn, "stage failed", slog.String("id", p.ID), slog.String("stage", h.Instance),
 		slog.String("on_error", string(h.OnError)), slog.String("error", cause.Error()))
-	rep := Report{Instance: h.Instance, Hash: h.Hash, Recipients: slices.Clone(p.Pending), Outcome: Failed, Took: took, Reason: cause.Error()}
+	rep := Report{Instance: h.Instance, Hash: h.Hash, Recipients: slices.Clone(p.Pending), Outcome: Failed, Took: took, Reason: cause.Error(), Shadow: h.Shadow}
 	switch {
 	case h.OnError == OnErrorSkip || h.Shadow:
 		rep.Outcome = Skipped

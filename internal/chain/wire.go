@@ -291,14 +291,15 @@ var outcomes = map[Outcome]relayv1.Outcome{
 // ReportProto is r on the wire and in the log.
 func ReportProto(r Report) *relayv1.HopReport {
 	return &relayv1.HopReport{Instance: r.Instance, Hash: r.Hash, Recipients: idsProto(r.Recipients), Outcome: outcomes[r.Outcome], Verdict: kindProto(r.Verdict),
-		Took: durationpb.New(r.Took), Edits: editsProto(r.Edits), EditsOmitted: r.EditsOmitted, Notes: notesProto(r.Notes), Reason: text(r.Reason)}
+		Took: durationpb.New(r.Took), Edits: editsProto(r.Edits), EditsOmitted: r.EditsOmitted, Notes: notesProto(r.Notes), Reason: text(r.Reason),
+		Diff: diffProto(r.Diff, !r.EditsOmitted), Shadow: r.Shadow}
 }
 
 // ReportFrom reads a report. What it does not understand makes the report useless for going on after it, so it is
 // an error.
 func ReportFrom(p *relayv1.HopReport) (Report, error) {
 	r := Report{Instance: p.GetInstance(), Hash: p.GetHash(), Recipients: idsFrom(p.GetRecipients()), Took: p.GetTook().AsDuration(),
-		EditsOmitted: p.GetEditsOmitted(), Notes: notesFrom(p.GetNotes()), Reason: p.GetReason()}
+		EditsOmitted: p.GetEditsOmitted(), Notes: notesFrom(p.GetNotes()), Reason: p.GetReason(), Shadow: p.GetShadow()}
 	for o, w := range outcomes {
 		if w == p.GetOutcome() {
 			r.Outcome = o
@@ -311,8 +312,11 @@ func ReportFrom(p *relayv1.HopReport) (Report, error) {
 	if r.Verdict, err = kindFrom(p.GetVerdict()); err != nil {
 		return r, err
 	}
-	r.Edits, err = editsFrom(p.GetEdits())
-	return r, err
+	if r.Edits, err = editsFrom(p.GetEdits()); err != nil {
+		return r, err
+	}
+	r.Diff = diffFrom(p.GetDiff(), r.Edits, r.EditsOmitted)
+	return r, nil
 }
 
 var fateKinds = map[FateKind]relayv1.FateKind{

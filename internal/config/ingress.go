@@ -1,8 +1,11 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 )
 
@@ -30,7 +33,7 @@ func (b *builder) ingress() {
 	raw, in := &b.raw.Ingress.V, &b.c.Ingress
 	in.Address = b.service(&raw.Address)
 	b.certificate()
-	in.UsersFile = b.file(&raw.UsersFile, "ingress")
+	in.UsersFile = b.usersFile()
 	b.limits()
 	if len(raw.Listeners) == 0 && !b.raw.Ingress.bad {
 		at := b.root
@@ -168,4 +171,19 @@ func (b *builder) public() {
 	if b.raw.Postmaster.missing() {
 		b.missing(b.root, "", "postmaster", why)
 	}
+}
+
+// usersFile has to be there: without it every login would fail as if the password were wrong, and a mistyped path would
+// look like that as well.
+func (b *builder) usersFile() string {
+	v := &b.raw.Ingress.V.UsersFile
+	path := b.path(v)
+	if path == "" || !b.wants("ingress") {
+		return path
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		b.p.add(v.at, v.path, "%s: there is no such file; make it with its first user: stagecoach user add NAME --file %s", path, path)
+		return path
+	}
+	return b.file(v, "ingress")
 }

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// Suggest ends a message about a name that nobody knows, for those who read names from elsewhere than the file. What
+// the names are is said in the plural: "routes".
+func Suggest(name string, known []string, what string) string { return suggest(name, known, what) }
+
 // suggest ends a message about a name that nobody knows: with the one that was probably meant, or with all of them
 // when they are few.
 func suggest(name string, known []string, what string) string {

@@ -15,7 +15,7 @@ func Builtin() map[string]stage.Traits {
 		"antivirus":  {ReadsBody: true},
 		"archive":    {ReadsBody: true, Effects: true},
 		"disclaimer": {ReadsBody: true, EditsHeader: true, EditsBody: true},
-		"signer":     {ReadsBody: true, Seals: true},
+		"signer":     {ReadsBody: true, EditsHeader: true, EditsBody: true, Seals: true},
 	}
 }
 

@@ -176,10 +176,15 @@ func readRecords(root, day, id string) (recordFiles, error) {
 		}
 		out.records = append(out.records, r)
 	}
-	slices.SortStableFunc(out.records, func(a, b *record) int {
+	out.sort()
+	return out, nil
+}
+
+// sort puts the oldest record first.
+func (f *recordFiles) sort() {
+	slices.SortStableFunc(f.records, func(a, b *record) int {
 		return cmp.Or(a.Archived.Compare(b.Archived), cmp.Compare(a.SHA256, b.SHA256))
 	})
-	return out, nil
 }
 
 func readRecord(name string) (*record, error) {

@@ -61,6 +61,8 @@ type Ingress struct {
 	users     *users.Store
 	smtp      *smtpd.Server
 	admission admission
+	pauses    *pauses // of routes
+	started   time.Time
 	ready     chan struct{} // closed when the first shard is open and the listeners are
 
 	own     atomic.Pointer[shard]
@@ -89,7 +91,10 @@ func New(ctx context.Context, o Options) (*Ingress, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &Ingress{o: o, ready: make(chan struct{}), adopted: map[*shard]struct{}{}, open: map[string]openListener{}, paused: o.Paused}
+	in := &Ingress{o: o, ready: make(chan struct{}), adopted: map[*shard]struct{}{}, open: map[string]openListener{}, paused: o.Paused, started: time.Now()}
+	if in.pauses, err = openPauses(ctx, o.Conn, o.Config.NATS.Replicas, o.Logger, in.routesChanged); err != nil {
+		return nil, err
+	}
 	if in.policy, err = policy.New(o.Config, policy.Options{Logger: o.Logger, Now: time.Now, Secret: secret}); err != nil {
 		return nil, err
 	}
@@ -124,6 +129,7 @@ func (in *Ingress) Run(ctx context.Context) error {
 		first.close(context.Background())
 		return err
 	}
+	in.applyPause(first)
 	close(in.ready)
 	var loops sync.WaitGroup
 	// The own shard is kept until the sessions are over: who is in the middle of its message gets its 250.
@@ -131,6 +137,7 @@ func (in *Ingress) Run(ctx context.Context) error {
 	defer stop()
 	loops.Go(func() { in.keepShard(serving, first) })
 	loops.Go(func() { in.adopt(ctx) })
+	loops.Go(func() { in.pauses.follow(serving) })
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.Background(), sessionGrace)
 	defer cancel()
@@ -295,8 +302,16 @@ func (in *Ingress) setPaused(paused bool) {
 	}
 }
 
+// routesChanged tells every dispatcher that routes were paused or resumed.
+func (in *Ingress) routesChanged() {
+	for _, s := range in.shards() {
+		s.dispatcher.RoutesChanged()
+	}
+}
+
 // applyPause tells a dispatcher what holds now: that may have changed while its shard was being opened.
 func (in *Ingress) applyPause(s *shard) {
+	s.dispatcher.RoutesChanged()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.paused {

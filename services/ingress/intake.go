@@ -100,7 +100,7 @@ func (r *reception) Abort() {
 }
 
 // Commit judges by the inline stages, makes the message durable, and lets it run.
-func (r *reception) Commit(ctx context.Context) (string, error) {
+func (r *reception) Commit(ctx context.Context, head smtpd.Head) (string, error) {
 	content, err := r.content.Content()
 	if err != nil {
 		r.Abort()
@@ -108,7 +108,8 @@ func (r *reception) Commit(ctx context.Context) (string, error) {
 	}
 	defer content.Release()
 	r.grant.shrink(content.Size())
-	a := &spool.Accepted{ID: r.id, Received: r.received, Envelope: *r.env}
+	a := &spool.Accepted{ID: r.id, Received: r.received, Envelope: *r.env, About: spool.About{MessageID: mail.DecodeWords(head.MessageID),
+		Subject: mail.DecodeWords(head.Subject), Prepended: []byte(head.Received)}}
 	judged, reply := r.judge(ctx, content)
 	if reply != nil {
 		r.Abort()

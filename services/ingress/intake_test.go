@@ -16,6 +16,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/depot"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/dispatch"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/smtpd"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
@@ -57,6 +58,7 @@ type office struct {
 	k      *intake
 	egress *sink
 	judge  stage.Func
+	nats   *server.Server
 }
 
 func times() spool.Times {
@@ -67,7 +69,7 @@ func times() spool.Times {
 func newOffice(t *testing.T, inline bool) *office {
 	t.Helper()
 	srv, err := server.NewServer(&server.Options{ServerName: "test", DontListen: true, JetStream: true, SyncAlways: true, StoreDir: t.TempDir(),
-		MaxPayload: 8 << 20, NoLog: true, NoSigs: true, JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 64 << 20})
+		MaxPayload: 8 << 20, NoLog: true, NoSigs: true, JetStreamMaxStore: 256 << 30, JetStreamMaxMemory: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func newOffice(t *testing.T, inline bool) *office {
 		Ingress: config.Ingress{Limits: config.Limits{MessageSize: 10 * mega}},
 		Domains: []config.Domain{{Name: "example.com", Any: true}}, Stages: map[string]*config.Stage{"check": check}, Routes: map[string]*config.Route{"out": {Name: "out"}},
 		Chains: []*config.Chain{{Name: "all", Stages: []config.Use{{Stage: check, Inline: inline, OnError: "defer"}}, Deliver: "out"}}}
-	o := &office{egress: &sink{fate: chain.Fate{Kind: chain.Delivered}}}
+	o := &office{egress: &sink{fate: chain.Fate{Kind: chain.Delivered}}, nats: srv}
 	quiet := slog.New(slog.DiscardHandler)
 	stages := chain.NewStages(time.Hour, quiet, time.Now)
 	if err := stages.Replace([]chain.Instance{{Name: "check", Hash: "h", Type: "test", New: func() (stage.Stage, error) {
@@ -215,7 +217,7 @@ func TestReceptionGivesItsRoomBack(t *testing.T) {
 // commit wants a reply of the class given; 0: none.
 func commit(t *testing.T, r smtpd.Reception, code int) {
 	t.Helper()
-	id, err := r.Commit(t.Context())
+	id, err := r.Commit(t.Context(), smtpd.Head{Subject: "=?utf-8?q?gr=C3=BC=C3=9Fe?="})
 	got := 0
 	if reply, ok := mail.AsReply(err); ok {
 		got = reply.Code
@@ -307,7 +309,7 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("%d groups are parked", n)
 	}
 	id := r.ID()
-	if _, err := adopted.dispatcher.Delete(t.Context(), id, "anna"); err != nil {
+	if _, err := adopted.dispatcher.Delete(t.Context(), id, dispatch.Order{By: "anna"}); err != nil {
 		t.Error(err)
 	}
 	eventually(t, "it is run down", func() bool { return len(two.shards()) == 0 })

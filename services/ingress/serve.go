@@ -68,11 +68,16 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	server, err := service.Listen(cfg.Ingress.Address, pki, []string{"admin", "ingress"}, o.Logger)
+	server, err := service.Listen(cfg.Ingress.Address, pki, []string{"admin", "ingress"}, o.Logger, service.Only(pki, service.AdminServices, "admin")...)
 	if err != nil {
 		return err
 	}
 	adminv1.RegisterQueueServiceServer(server.Server, in.Queue())
+	adminv1.RegisterTraceServiceServer(server.Server, in.Trace())
+	adminv1.RegisterRouteServiceServer(server.Server, in.Routes())
+	adminv1.RegisterStatusServiceServer(server.Server, in.Status())
+	adminv1.RegisterPreviewServiceServer(server.Server, in.Preview())
+	adminv1.RegisterUserServiceServer(server.Server, in.Users())
 	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
 		if err := runnable(ctx, network, c); err != nil {
 			return err

@@ -59,7 +59,8 @@ func (in *Ingress) work(log *spool.Shard, found *spool.Recovered) *shard {
 	paused := in.paused
 	in.mu.Unlock()
 	l := logOf{Shard: log, config: func() *config.Config { return in.policy.View().Config() }}
-	d := dispatch.New(dispatch.Options{Log: l, Runner: in.o.Runner, Policy: in.policy, Logger: in.o.Logger, Now: time.Now, NotBefore: found.NotBefore, UnknownDelay: in.o.Times.Unknown, Paused: paused})
+	d := dispatch.New(dispatch.Options{Log: l, Runner: in.o.Runner, Policy: in.policy, Logger: in.o.Logger, Now: time.Now, NotBefore: found.NotBefore, UnknownDelay: in.o.Times.Unknown, Paused: paused,
+		RoutePaused: in.pauses.paused})
 	ctx, stop := context.WithCancel(context.Background())
 	s := &shard{log: log, dispatcher: d, stop: stop, stopped: make(chan struct{})}
 	go func() {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
+
+	"github.com/stagecoachmail/stagecoach/internal/config"
 )
 
 // Config is the operator's part. The zero Config signs with what lies in the key directory.
@@ -21,7 +23,14 @@ type Config struct {
 	// Create makes the missing keys when the stage starts: for Domains without keys, or, where Domains is empty, for the
 	// installation's hostname. Meant for one process; replicas would each make their own.
 	Create bool `yaml:"create"`
+	// Sign says which mail is signed with S/MIME or OpenPGP, for whom.
+	Sign []Rule `yaml:"sign"`
+	// MaxEncoded bounds what of one message is encoded anew for that, in bytes; it is held in memory. 25 MB by default.
+	MaxEncoded config.Size `yaml:"max_encoded"`
 }
+
+// defaultMaxEncoded: only text with 8-bit characters is encoded anew, attachments come in base64.
+const defaultMaxEncoded = 25_000_000
 
 // Domain says how one author domain is signed for.
 type Domain struct {
@@ -62,6 +71,9 @@ func (c *Config) Validate() error {
 		if _, err := domainName(name); err != nil {
 			errs = append(errs, fmt.Errorf("must_sign: %w", err))
 		}
+	}
+	if err := validateRules(c.Sign); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

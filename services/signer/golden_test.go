@@ -105,8 +105,12 @@ func TestReadmeConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	var example strings.Builder
+	fenced := false // what is fenced is a part of a config: TestReadmeRules
 	for line := range strings.Lines(string(readme)) {
-		if code, ok := strings.CutPrefix(line, "    "); ok {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced
+		}
+		if code, ok := strings.CutPrefix(line, "    "); ok && !fenced {
 			example.WriteString(code)
 		}
 	}

@@ -1,13 +1,12 @@
-// Package signer is the stage that signs mail with DKIM (RFC 6376, RFC 8463): for each author domain that has keys, one
-// signature per key, usually RSA and Ed25519 together. It looks at the body once, whatever the number of keys, and holds
-// a fixed amount of memory.
+// Package signer is the stage that signs mail: with S/MIME (RFC 8551) or OpenPGP (RFC 3156) where a rule says so, then
+// with DKIM (RFC 6376, RFC 8463), for each author domain that has keys one signature per key, usually RSA and Ed25519
+// together. DKIM looks at the body once, whatever the number of keys, and holds a fixed amount of memory.
 package signer
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -26,8 +25,8 @@ const maxAuthors = 16
 
 // Factory makes signers.
 func Factory() stage.Factory {
-	traits := stage.Traits{ReadsBody: true, Seals: true}
-	return stage.NewFactory(Type, traits, func() Config { return Config{} }, New)
+	traits := stage.Traits{ReadsBody: true, EditsHeader: true, EditsBody: true, Seals: true}
+	return stage.NewFactory(Type, traits, func() Config { return Config{MaxEncoded: defaultMaxEncoded} }, New)
 }
 
 // Signer is the stage. It is safe for concurrent use.
@@ -35,6 +34,10 @@ type Signer struct {
 	ring *keyring
 	must map[string]bool
 	now  func() time.Time
+
+	rules       []matcher
+	credentials *credentials
+	maxEncoded  int64
 }
 
 // New loads the keys, and makes the missing ones where the configuration says so. A key that is missing or cannot be
@@ -66,7 +69,12 @@ func New(s stage.Settings, c Config) (stage.Stage, error) {
 		return nil, err
 	}
 	keys := *r.keys.Load()
-	signer := &Signer{ring: r, must: make(map[string]bool), now: s.Now}
+	rules, err := parseRules(c.Sign)
+	if err != nil {
+		return nil, err
+	}
+	signer := &Signer{ring: r, must: make(map[string]bool), now: s.Now, rules: rules, maxEncoded: int64(c.MaxEncoded),
+		credentials: &credentials{rules: c.Sign, configDir: s.ConfigDir, log: s.Logger, now: s.Now}}
 	for _, name := range c.MustSign {
 		domain, err := domainName(name)
 		if err != nil {
@@ -75,7 +83,7 @@ func New(s stage.Settings, c Config) (stage.Stage, error) {
 		signer.must[domain] = true
 		listed = append(listed, domain)
 	}
-	var errs []error
+	errs := []error{signer.credentials.open()}
 	slices.Sort(listed)
 	for _, domain := range slices.Compact(listed) {
 		if len(keys[domain]) == 0 {
@@ -103,10 +111,11 @@ func KeyDir(configDir, dataDir, keyDir string) string {
 
 func keyDir(s stage.Settings, c Config) string { return KeyDir(s.ConfigDir, s.DataDir, c.KeyDir) }
 
-// Process signs m for its author domain, by the header From. Without a key the message goes on with a note; for a domain
-// under must_sign that is an error. What has a key and yet no header that could be signed safely is rejected: it would
-// not verify anywhere, and waiting does not mend it. A stranger's mail is never signed, whatever chain it takes: our
-// signature says that we let the author in.
+// Process signs m: for the recipients that a rule names with S/MIME or OpenPGP, and the result for its author domain
+// with DKIM, both by the header From. Without a key the message goes on with a note; where it must be signed that is an
+// error. What has a DKIM key and yet no header that could be signed safely is rejected: it would not verify anywhere,
+// and waiting does not mend it. A stranger's mail is never signed, whatever chain it takes: our signature says that we
+// let the author in.
 func (s *Signer) Process(ctx context.Context, m *mail.Message) (stage.Result, error) {
 	if !m.Envelope.Origin.Trusted() {
 		return stage.Result{Notes: []slog.Attr{slog.String("dkim", "unsigned"), slog.String("reason", "no relay rule let it in")}}, nil
@@ -126,14 +135,14 @@ func (s *Signer) Process(ctx context.Context, m *mail.Message) (stage.Result, er
 	if err != nil {
 		return stage.Result{}, err
 	}
+	notes := []slog.Attr{slog.String("dkim", "signed"), slog.String("keys", keyNames(keys))}
 	if len(keys) == 0 {
 		reason := "no author domain"
 		if len(authors) > 0 {
 			reason = "no key for " + strings.Join(slices.Compact(authors), ", ")
 		}
-		return stage.Result{Notes: []slog.Attr{slog.String("dkim", "unsigned"), slog.String("reason", reason)}}, nil
-	}
-	if flaw := unsignable(h, len(from)); flaw != "" {
+		notes = []slog.Attr{slog.String("dkim", "unsigned"), slog.String("reason", reason)}
+	} else if flaw := unsignable(h, len(from)); flaw != "" {
 		return stage.Result{
 			Branch: stage.Branch{Verdict: stage.Reject(mail.Reply{
 				Code: 550, Enhanced: "5.6.0", Text: "This message cannot be signed: " + flaw,
@@ -141,96 +150,53 @@ func (s *Signer) Process(ctx context.Context, m *mail.Message) (stage.Result, er
 			Notes: []slog.Attr{slog.String("dkim", "unsignable"), slog.String("reason", flaw)},
 		}, nil
 	}
-	splices, err := s.sign(ctx, m, h, keys)
+	forms, err := s.forms(ctx, m)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	return stage.Result{
-		Branch: stage.Branch{Edits: mail.Edits{Splices: splices}},
-		Notes:  []slog.Attr{slog.String("dkim", "signed"), slog.String("keys", keyNames(keys))},
-	}, nil
-}
-
-// keysFor gives the keys of the first author domain that has some, and of every one that must be signed for.
-func (s *Signer) keysFor(authors []string) ([]domainKey, error) {
-	var keys []domainKey
-	var done []string
-	for _, domain := range authors {
-		must := s.must[domain]
-		if len(done) > 0 && !must || slices.Contains(done, domain) {
-			continue
+	res := stage.Result{Notes: notes}
+	for i, f := range forms {
+		b, err := s.branch(ctx, m, f, keys)
+		if err != nil {
+			return stage.Result{}, err
 		}
-		found := s.ring.find(domain)
-		if len(found) == 0 {
-			if must {
-				return nil, fmt.Errorf("no key for %s, which stands under must_sign", domain)
-			}
-			continue
+		if i == 0 {
+			res.Branch = b
+		} else {
+			res.Forks = append(res.Forks, stage.Fork{To: f.to, Branch: b})
 		}
-		done = append(done, domain)
-		keys = append(keys, found...)
+		res.Notes = append(res.Notes, f.notes...)
 	}
-	return keys, nil
+	return res, nil
 }
 
-// unsignable says what is wrong with a header that should be signed, or "".
-func unsignable(h *mail.Header, froms int) string {
-	fields := 0
-	for _, f := range h.Fields {
-		if isSigned(f.Name) {
-			fields++
+// branch seals one form of the message with DKIM, over what S/MIME or OpenPGP made of it.
+func (s *Signer) branch(ctx context.Context, m *mail.Message, f form, keys []domainKey) (stage.Branch, error) {
+	b := stage.Branch{Verdict: f.verdict, Edits: mail.Edits{Splices: f.splices}}
+	if len(keys) == 0 {
+		return b, nil
+	}
+	edited := m.Content
+	if len(f.splices) > 0 {
+		var err error
+		if edited, err = mail.Apply(m.Content, f.splices); err != nil {
+			return stage.Branch{}, fmt.Errorf("apply the signature: %w", err)
 		}
+		defer edited.Release()
 	}
-	switch {
-	case froms > 1:
-		return "it has several From fields"
-	case h.End == mail.EndLimit || h.Size > maxHeaderSize:
-		return "its header is too large"
-	case h.End == mail.EndNoField:
-		return "its header has a line that is no field"
-	case fields > maxSignedFields:
-		return "its header has too many fields"
-	}
-	return ""
-}
-
-func isSigned(name string) bool {
-	same := func(s string) bool { return strings.EqualFold(s, name) }
-	return slices.ContainsFunc(oversigned, same) || slices.ContainsFunc(signed, same)
-}
-
-// sign prepends a DKIM-Signature field for each key.
-func (s *Signer) sign(ctx context.Context, m *mail.Message, h *mail.Header, keys []domainKey) ([]mail.Splice, error) {
-	body, err := hashBody(ctx, io.NewSectionReader(m.Content, h.Size, m.Content.Size()-h.Size))
+	fields, err := signDKIM(ctx, edited, keys, s.time(m))
 	if err != nil {
-		return nil, err
+		return stage.Branch{}, err
 	}
-	// The time of acceptance: a message that is run again gets the same signature. Never a time to come, which
-	// verifiers refuse (RFC 6376, section 3.5).
-	at := s.now()
-	if !m.Received.IsZero() && m.Received.Before(at) {
-		at = m.Received
-	}
-	fields := selectFields(h)
-	splices := make([]mail.Splice, 0, len(keys))
-	for _, k := range keys {
-		field, err := signField(k, fields, body, at)
-		if err != nil {
-			return nil, err
-		}
-		splice, err := mail.PrependRaw(field)
-		if err != nil {
-			return nil, fmt.Errorf("signature of %s: %w", k.domain, err)
-		}
-		splices = append(splices, splice)
-	}
-	return splices, nil
+	b.Edits.Splices = append(fields, f.splices...)
+	return b, nil
 }
 
-func keyNames(keys []domainKey) string {
-	names := make([]string, len(keys))
-	for i, k := range keys {
-		names[i] = k.selector + "._domainkey." + k.domain + " " + string(k.key.Kind())
+// time is the time that signatures bear: that of acceptance, so that a message that is run again gets the same ones.
+// Never a time to come, which verifiers refuse (RFC 6376, section 3.5).
+func (s *Signer) time(m *mail.Message) time.Time {
+	if at := m.Received; !at.IsZero() && at.Before(s.now()) {
+		return at
 	}
-	return strings.Join(names, ", ")
+	return s.now()
 }

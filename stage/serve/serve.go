@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,19 +42,28 @@ type Options struct {
 	// Listen is the address to serve on; empty: that of the instances in the configuration.
 	Listen string
 	Logger *slog.Logger
+	// Services adds what the type serves beside its stages; nil: nothing.
+	Services Services
 }
+
+// Services adds gRPC services to the server of a stage's program: those of stagecoach.admin.v1, which only a caller with
+// a certificate for admin can call. current gives the configuration in force, never nil; stages are those that run here.
+type Services func(s grpc.ServiceRegistrar, current func() *config.Config, stages *chain.Stages, log *slog.Logger)
 
 // Main is the whole main function of a stage's program. It takes -config (default stagecoach.yaml) and
 // -listen, stops in good
 // order at SIGINT or SIGTERM, and exits with 1 on an error.
-func Main(f stage.Factory) {
+func Main(f stage.Factory) { MainWith(f, nil) }
+
+// MainWith is Main for a type that serves more than its stages.
+func MainWith(f stage.Factory, services Services) {
 	file := flag.String("config", "stagecoach.yaml", "configuration `file`")
 	listen := flag.String("listen", "", "`address` to serve on, if the stages of this type have several")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("service", f.Type)
-	if err := Run(ctx, f, Options{ConfigFile: *file, Listen: *listen, Logger: log}); err != nil {
+	if err := Run(ctx, f, Options{ConfigFile: *file, Listen: *listen, Logger: log, Services: services}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -82,9 +92,14 @@ func Run(ctx context.Context, f stage.Factory, o Options) error {
 	}
 	stages := chain.NewStages(retain, o.Logger, time.Now)
 	defer stages.Close()
+	var current atomic.Pointer[config.Config]
 	apply := func(c *config.Config) error {
 		stages.SetForeign(c.TraitsByType())
-		return stages.Replace(Instances(c, f, o.Logger))
+		if err := stages.Replace(Instances(c, f, o.Logger)); err != nil {
+			return err
+		}
+		current.Store(c)
+		return nil
 	}
 	if err := apply(cfg); err != nil {
 		return err
@@ -92,12 +107,16 @@ func Run(ctx context.Context, f stage.Factory, o Options) error {
 	conns := service.NewConnections(pki)
 	defer conns.Close()
 	runner := &chain.Runner{Stages: stages, Network: &chain.GRPC{Conn: conns.Conn, Traits: stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now}
-	// Any stage may be the one before this one.
-	server, err := service.Listen(address, pki, append(cfg.StageIdentities(), "ingress", "admin"), o.Logger)
+	// Any stage may be the one before this one; the operator's API is for admin alone.
+	server, err := service.Listen(address, pki, append(cfg.StageIdentities(), "ingress", "admin"), o.Logger,
+		service.Only(pki, service.AdminServices, "admin")...)
 	if err != nil {
 		return err
 	}
 	Register(server.Server, runner, f, cfg.TempDir)
+	if o.Services != nil {
+		o.Services(server.Server, current.Load, stages, o.Logger)
+	}
 	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
 		if a, err := addressOf(c, f.Type, o.Listen); err != nil || a != address {
 			return errors.Join(err, fmt.Errorf("the address of a running service does not change from %s to %s: restart it", address, a))

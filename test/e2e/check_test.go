@@ -62,7 +62,7 @@ func TestBrokenConfiguration(t *testing.T) {
 			cmd := exec.CommandContext(ctx, program, args...)
 			cmd.Dir = r.Dir
 			out, err := cmd.CombinedOutput()
-			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 2 {
 				t.Fatalf("it ended with %v:\n%s", err, out)
 			}
 			for i, line := range strings.Split(broken, "\n") {

@@ -168,7 +168,9 @@ func checkUnchanged(t *testing.T, raw []byte) {
 
 var quoted = regexp.MustCompile(`"([^"]*)"`)
 
-func checkSigned(t *testing.T, r *rig.Rig, raw []byte) {
+// verifySigned counts the signatures that verify, and says what is wrong with the others.
+func verifySigned(t *testing.T, r *rig.Rig, raw []byte) (good int, why string) {
+	t.Helper()
 	lookup := func(name string) ([]string, error) {
 		selector := strings.SplitN(name, ".", 2)[0]
 		record, err := os.ReadFile(r.Path("data", "keys", "example.com", selector+".txt"))
@@ -178,20 +180,22 @@ func checkSigned(t *testing.T, r *rig.Rig, raw []byte) {
 		}
 		return []string{key}, err
 	}
-	verify := func(raw []byte) (good int, algos string) {
-		vs, err := dkim.VerifyWithOptions(bytes.NewReader(raw), &dkim.VerifyOptions{LookupTXT: lookup})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range vs {
-			if v.Err == nil && v.Domain == "example.com" {
-				good++
-			} else {
-				algos += v.Err.Error() + "; "
-			}
-		}
-		return good, algos
+	vs, err := dkim.VerifyWithOptions(bytes.NewReader(raw), &dkim.VerifyOptions{LookupTXT: lookup})
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, v := range vs {
+		if v.Err == nil && v.Domain == "example.com" {
+			good++
+		} else {
+			why += v.Err.Error() + "; "
+		}
+	}
+	return good, why
+}
+
+func checkSigned(t *testing.T, r *rig.Rig, raw []byte) {
+	verify := func(raw []byte) (int, string) { return verifySigned(t, r, raw) }
 	if good, why := verify(raw); good != 2 {
 		t.Errorf("%d signatures verify, want 2: %s", good, why)
 	}

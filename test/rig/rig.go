@@ -5,7 +5,6 @@ package rig
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,8 +17,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stagecoachmail/stagecoach/internal/service"
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
@@ -266,29 +263,6 @@ func (r *Rig) MustSend(from string, to []string, raw string) string {
 		r.T.Fatalf("send: %v", err)
 	}
 	return id
-}
-
-// Queue is the client of the mail that waits at an ingress.
-func (r *Rig) Queue(instance string) adminv1.QueueServiceClient {
-	r.T.Helper()
-	target, creds := r.Addr("ingress-"+instance), credentials.TransportCredentials(nil)
-	if r.Mode == Up {
-		target, creds = "unix:"+r.Path("data", "admin.sock"), insecure.NewCredentials()
-	} else {
-		pair, err := tls.LoadX509KeyPair(r.Path("pki", "admin.pem"), r.Path("pki", "admin-key.pem"))
-		if err != nil {
-			r.T.Fatal(err)
-		}
-		creds = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: r.CA.Pool, ServerName: "ingress"})
-	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
-	if err != nil {
-		r.T.Fatal(err)
-	}
-	r.mu.Lock()
-	r.conns = append(r.conns, conn)
-	r.mu.Unlock()
-	return adminv1.NewQueueServiceClient(conn)
 }
 
 // InRooms is the filter that picks a room, or all of them.

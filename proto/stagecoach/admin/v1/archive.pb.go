@@ -32,7 +32,7 @@ type ListArchivedRequest struct {
 	// Received within; unset: without bound.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
-	// Patterns as in a Filter.
+	// Patterns as in a Filter; the sender "<>" is the null reverse-path.
 	Sender    string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
 	Recipient string `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	// 1 to 1000; 0 is 100.
@@ -122,9 +122,10 @@ func (x *ListArchivedRequest) GetPageToken() string {
 }
 
 type ListArchivedResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Messages      []*ArchivedMessage     `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Messages []*ArchivedMessage     `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Empty: there is no more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -31,10 +31,13 @@ const (
 //
 // ArchiveService reads the archives. Served by the stage of that type.
 type ArchiveServiceClient interface {
-	// ListArchived pages through archived messages, newest first. It reads the records of every day in the range.
+	// ListArchived pages through archived messages, newest first: day by day, and within a day by id. One page is a few
+	// seconds of work: it may have fewer messages than were asked for, or none, and yet a token to go on with. Messages
+	// none of whose records can be read are listed whatever the filter, with "damaged" and no version.
+	// NOT_FOUND: no such stage. FAILED_PRECONDITION: its archive is not on this machine.
 	ListArchived(ctx context.Context, in *ListArchivedRequest, opts ...grpc.CallOption) (*ListArchivedResponse, error)
 	// GetArchived gives a message: first its entry, then the bytes of the version asked for. NOT_FOUND: no archive has it.
-	// DATA_LOSS: its bytes are not those that were archived.
+	// DATA_LOSS: its bytes are not those that were archived; what came before that error is not to be trusted.
 	GetArchived(ctx context.Context, in *GetArchivedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetArchivedResponse], error)
 }
 
@@ -81,10 +84,13 @@ type ArchiveService_GetArchivedClient = grpc.ServerStreamingClient[GetArchivedRe
 //
 // ArchiveService reads the archives. Served by the stage of that type.
 type ArchiveServiceServer interface {
-	// ListArchived pages through archived messages, newest first. It reads the records of every day in the range.
+	// ListArchived pages through archived messages, newest first: day by day, and within a day by id. One page is a few
+	// seconds of work: it may have fewer messages than were asked for, or none, and yet a token to go on with. Messages
+	// none of whose records can be read are listed whatever the filter, with "damaged" and no version.
+	// NOT_FOUND: no such stage. FAILED_PRECONDITION: its archive is not on this machine.
 	ListArchived(context.Context, *ListArchivedRequest) (*ListArchivedResponse, error)
 	// GetArchived gives a message: first its entry, then the bytes of the version asked for. NOT_FOUND: no archive has it.
-	// DATA_LOSS: its bytes are not those that were archived.
+	// DATA_LOSS: its bytes are not those that were archived; what came before that error is not to be trusted.
 	GetArchived(*GetArchivedRequest, grpc.ServerStreamingServer[GetArchivedResponse]) error
 	mustEmbedUnimplementedArchiveServiceServer()
 }

@@ -132,10 +132,12 @@ type DkimKey struct {
 	// The stage signs with it now.
 	Active bool `protobuf:"varint,6,opt,name=active,proto3" json:"active,omitempty"`
 	// What to publish: the name of the TXT record, its value in one piece, and both as a line of a zone file.
-	RecordName    string `protobuf:"bytes,7,opt,name=record_name,json=recordName,proto3" json:"record_name,omitempty"`
-	RecordValue   string `protobuf:"bytes,8,opt,name=record_value,json=recordValue,proto3" json:"record_value,omitempty"`
-	ZoneLine      string `protobuf:"bytes,9,opt,name=zone_line,json=zoneLine,proto3" json:"zone_line,omitempty"`
-	File          string `protobuf:"bytes,10,opt,name=file,proto3" json:"file,omitempty"`
+	RecordName  string `protobuf:"bytes,7,opt,name=record_name,json=recordName,proto3" json:"record_name,omitempty"`
+	RecordValue string `protobuf:"bytes,8,opt,name=record_value,json=recordValue,proto3" json:"record_value,omitempty"`
+	ZoneLine    string `protobuf:"bytes,9,opt,name=zone_line,json=zoneLine,proto3" json:"zone_line,omitempty"`
+	File        string `protobuf:"bytes,10,opt,name=file,proto3" json:"file,omitempty"`
+	// Why the file cannot be used as a key; then there is no record.
+	Problem       string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +238,13 @@ func (x *DkimKey) GetZoneLine() string {
 func (x *DkimKey) GetFile() string {
 	if x != nil {
 		return x.File
+	}
+	return ""
+}
+
+func (x *DkimKey) GetProblem() string {
+	if x != nil {
+		return x.Problem
 	}
 	return ""
 }
@@ -355,7 +364,7 @@ const file_stagecoach_admin_v1_dkim_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\"H\n" +
 	"\x14ListDkimKeysResponse\x120\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1c.stagecoach.admin.v1.DkimKeyR\x04keys\"\x92\x02\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1c.stagecoach.admin.v1.DkimKeyR\x04keys\"\xac\x02\n" +
 	"\aDkimKey\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x1a\n" +
@@ -368,7 +377,8 @@ const file_stagecoach_admin_v1_dkim_proto_rawDesc = "" +
 	"\frecord_value\x18\b \x01(\tR\vrecordValue\x12\x1b\n" +
 	"\tzone_line\x18\t \x01(\tR\bzoneLine\x12\x12\n" +
 	"\x04file\x18\n" +
-	" \x01(\tR\x04file\"a\n" +
+	" \x01(\tR\x04file\x12\x18\n" +
+	"\aproblem\x18\v \x01(\tR\aproblem\"a\n" +
 	"\x15CreateDkimKeysRequest\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x1a\n" +

@@ -31,9 +31,12 @@ const (
 //
 // DkimService shows and makes keys. Served by the stage signer. Private keys never leave it.
 type DkimServiceClient interface {
+	// ListDkimKeys lists the keys of stages that run there: those that they sign with, and what else lies in their key
+	// folders. RESOURCE_EXHAUSTED: too many for one answer; name a domain.
 	ListDkimKeys(ctx context.Context, in *ListDkimKeysRequest, opts ...grpc.CallOption) (*ListDkimKeysResponse, error)
 	// CreateDkimKeys makes an RSA-2048 and an Ed25519 key and says what to publish. A stage that signs with what lies in
-	// its key folder takes them up within seconds. ALREADY_EXISTS: that selector has a key.
+	// its key folder takes them up at once, other copies of it within seconds. ALREADY_EXISTS: that selector has a key.
+	// FAILED_PRECONDITION: the domain has as many keys as may sign one message, or the folder cannot be written.
 	CreateDkimKeys(ctx context.Context, in *CreateDkimKeysRequest, opts ...grpc.CallOption) (*CreateDkimKeysResponse, error)
 }
 
@@ -71,9 +74,12 @@ func (c *dkimServiceClient) CreateDkimKeys(ctx context.Context, in *CreateDkimKe
 //
 // DkimService shows and makes keys. Served by the stage signer. Private keys never leave it.
 type DkimServiceServer interface {
+	// ListDkimKeys lists the keys of stages that run there: those that they sign with, and what else lies in their key
+	// folders. RESOURCE_EXHAUSTED: too many for one answer; name a domain.
 	ListDkimKeys(context.Context, *ListDkimKeysRequest) (*ListDkimKeysResponse, error)
 	// CreateDkimKeys makes an RSA-2048 and an Ed25519 key and says what to publish. A stage that signs with what lies in
-	// its key folder takes them up within seconds. ALREADY_EXISTS: that selector has a key.
+	// its key folder takes them up at once, other copies of it within seconds. ALREADY_EXISTS: that selector has a key.
+	// FAILED_PRECONDITION: the domain has as many keys as may sign one message, or the folder cannot be written.
 	CreateDkimKeys(context.Context, *CreateDkimKeysRequest) (*CreateDkimKeysResponse, error)
 	mustEmbedUnimplementedDkimServiceServer()
 }

@@ -131,7 +131,8 @@ type PreviewBegin struct {
 	Recipients  []string               `protobuf:"bytes,2,rep,name=recipients,proto3" json:"recipients,omitempty"`
 	// As if this listener had accepted it; empty: the first.
 	Listener string `protobuf:"bytes,3,opt,name=listener,proto3" json:"listener,omitempty"`
-	// As if this relay rule had let it in; empty and not stranger: the first rule whose senders match.
+	// As if this relay rule had let it in. Empty and not stranger: as the rules say of client and user, if one of them is
+	// given, else the first rule whose senders match.
 	Relay    string `protobuf:"bytes,4,opt,name=relay,proto3" json:"relay,omitempty"`
 	Stranger bool   `protobuf:"varint,5,opt,name=stranger,proto3" json:"stranger,omitempty"`
 	// As if this user had logged in.
@@ -142,8 +143,10 @@ type PreviewBegin struct {
 	Chain string `protobuf:"bytes,8,opt,name=chain,proto3" json:"chain,omitempty"`
 	// Leave out the bytes of the results.
 	WithoutContent bool `protobuf:"varint,9,opt,name=without_content,json=withoutContent,proto3" json:"without_content,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the client would call itself; empty: its address.
+	Helo          string `protobuf:"bytes,10,opt,name=helo,proto3" json:"helo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PreviewBegin) Reset() {
@@ -237,6 +240,13 @@ func (x *PreviewBegin) GetWithoutContent() bool {
 		return x.WithoutContent
 	}
 	return false
+}
+
+func (x *PreviewBegin) GetHelo() string {
+	if x != nil {
+		return x.Helo
+	}
+	return ""
 }
 
 type PreviewResponse struct {
@@ -362,8 +372,10 @@ type PreviewItinerary struct {
 	Hops       []*v11.Hop             `protobuf:"bytes,3,rep,name=hops,proto3" json:"hops,omitempty"`
 	Route      string                 `protobuf:"bytes,4,opt,name=route,proto3" json:"route,omitempty"`
 	// The fields that ingress would put above the message.
-	Prepended     []byte `protobuf:"bytes,5,opt,name=prepended,proto3" json:"prepended,omitempty"`
-	Direction     string `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
+	Prepended []byte `protobuf:"bytes,5,opt,name=prepended,proto3" json:"prepended,omitempty"`
+	Direction string `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
+	// The rule that would let it in; empty: a stranger's.
+	Relay         string `protobuf:"bytes,7,opt,name=relay,proto3" json:"relay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +448,13 @@ func (x *PreviewItinerary) GetPrepended() []byte {
 func (x *PreviewItinerary) GetDirection() string {
 	if x != nil {
 		return x.Direction
+	}
+	return ""
+}
+
+func (x *PreviewItinerary) GetRelay() string {
+	if x != nil {
+		return x.Relay
 	}
 	return ""
 }
@@ -521,7 +540,7 @@ const file_stagecoach_admin_v1_preview_proto_rawDesc = "" +
 	"\x05begin\x18\x01 \x01(\v2!.stagecoach.admin.v1.PreviewBeginH\x00R\x05begin\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12,\n" +
 	"\x03end\x18\x03 \x01(\v2\x18.stagecoach.stage.v1.EndH\x00R\x03endB\x06\n" +
-	"\x04kind\"\x8a\x02\n" +
+	"\x04kind\"\x9e\x02\n" +
 	"\fPreviewBegin\x12!\n" +
 	"\freverse_path\x18\x01 \x01(\tR\vreversePath\x12\x1e\n" +
 	"\n" +
@@ -533,13 +552,15 @@ const file_stagecoach_admin_v1_preview_proto_rawDesc = "" +
 	"\x04user\x18\x06 \x01(\tR\x04user\x12\x16\n" +
 	"\x06client\x18\a \x01(\tR\x06client\x12\x14\n" +
 	"\x05chain\x18\b \x01(\tR\x05chain\x12'\n" +
-	"\x0fwithout_content\x18\t \x01(\bR\x0ewithoutContent\"\xed\x01\n" +
+	"\x0fwithout_content\x18\t \x01(\bR\x0ewithoutContent\x12\x12\n" +
+	"\x04helo\x18\n" +
+	" \x01(\tR\x04helo\"\xed\x01\n" +
 	"\x0fPreviewResponse\x12E\n" +
 	"\titinerary\x18\x01 \x01(\v2%.stagecoach.admin.v1.PreviewItineraryH\x00R\titinerary\x122\n" +
 	"\x04step\x18\x02 \x01(\v2\x1c.stagecoach.admin.v1.HopStepH\x00R\x04step\x12?\n" +
 	"\aoutcome\x18\x03 \x01(\v2#.stagecoach.admin.v1.PreviewOutcomeH\x00R\aoutcome\x12\x16\n" +
 	"\x05chunk\x18\x04 \x01(\fH\x00R\x05chunkB\x06\n" +
-	"\x04kind\"\xe8\x01\n" +
+	"\x04kind\"\xfe\x01\n" +
 	"\x10PreviewItinerary\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12>\n" +
 	"\n" +
@@ -548,7 +569,8 @@ const file_stagecoach_admin_v1_preview_proto_rawDesc = "" +
 	"\x04hops\x18\x03 \x03(\v2\x18.stagecoach.relay.v1.HopR\x04hops\x12\x14\n" +
 	"\x05route\x18\x04 \x01(\tR\x05route\x12\x1c\n" +
 	"\tprepended\x18\x05 \x01(\fR\tprepended\x12\x1c\n" +
-	"\tdirection\x18\x06 \x01(\tR\tdirection\"\xae\x01\n" +
+	"\tdirection\x18\x06 \x01(\tR\tdirection\x12\x14\n" +
+	"\x05relay\x18\a \x01(\tR\x05relay\"\xae\x01\n" +
 	"\x0ePreviewOutcome\x12\x1e\n" +
 	"\n" +
 	"recipients\x18\x01 \x03(\tR\n" +

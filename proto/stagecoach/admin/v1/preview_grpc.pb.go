@@ -33,8 +33,9 @@ const (
 type PreviewServiceClient interface {
 	// Preview takes begin, chunks and end; it answers, for each chain that takes recipients: itinerary, steps, and for
 	// each form in which the message would leave: outcome, its chunks.
-	// NOT_FOUND: no chain takes a recipient, or there is no such listener, relay rule or chain.
-	// RESOURCE_EXHAUSTED: larger than the limit of the installation.
+	// NOT_FOUND: no chain takes a recipient, or there is no such listener, relay rule or chain. FAILED_PRECONDITION: the
+	// message or a recipient would be refused; the error gives the reply. RESOURCE_EXHAUSTED: larger than the limit of the
+	// installation, or other previews are under way. DEADLINE_EXCEEDED: it took longer than ten minutes.
 	Preview(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PreviewRequest, PreviewResponse], error)
 }
 
@@ -68,8 +69,9 @@ type PreviewService_PreviewClient = grpc.BidiStreamingClient[PreviewRequest, Pre
 type PreviewServiceServer interface {
 	// Preview takes begin, chunks and end; it answers, for each chain that takes recipients: itinerary, steps, and for
 	// each form in which the message would leave: outcome, its chunks.
-	// NOT_FOUND: no chain takes a recipient, or there is no such listener, relay rule or chain.
-	// RESOURCE_EXHAUSTED: larger than the limit of the installation.
+	// NOT_FOUND: no chain takes a recipient, or there is no such listener, relay rule or chain. FAILED_PRECONDITION: the
+	// message or a recipient would be refused; the error gives the reply. RESOURCE_EXHAUSTED: larger than the limit of the
+	// installation, or other previews are under way. DEADLINE_EXCEEDED: it took longer than ten minutes.
 	Preview(grpc.BidiStreamingServer[PreviewRequest, PreviewResponse]) error
 	mustEmbedUnimplementedPreviewServiceServer()
 }

@@ -28,14 +28,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Filter picks groups of waiting messages: what is set must all hold, of a list one.
+// Filter picks groups of waiting messages: what is set must all hold, of a list one. What is changed by it is the groups
+// that match, and with a recipient those of their recipients that match; the rest of a message stays as it is.
 type Filter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ids   []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
 	// retry, park, demand, quarantine, dead.
 	Rooms []string `protobuf:"bytes,2,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	Chain string   `protobuf:"bytes,3,opt,name=chain,proto3" json:"chain,omitempty"`
-	// The route that the chain delivers by.
+	// The route that the chain delivers by, as configured now.
 	Route string `protobuf:"bytes,4,opt,name=route,proto3" json:"route,omitempty"`
 	// The stage, route or destination that the last fate was about.
 	About string `protobuf:"bytes,5,opt,name=about,proto3" json:"about,omitempty"`
@@ -415,7 +416,7 @@ func (x *GetContentResponse) GetChunk() []byte {
 	return nil
 }
 
-// WaitingMessage is a message with at least one recipient that waits.
+// WaitingMessage is a message with at least one recipient that waits. In a list the hops done come without their edits.
 type WaitingMessage struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -686,13 +687,16 @@ func (x *Change) GetReason() string {
 	return ""
 }
 
-// The requests that change something name messages by a filter, which must not be empty.
+// The requests that change something name messages by a filter, which must not be empty: INVALID_ARGUMENT. Messages are
+// taken in the order of their ids. When there are many, or the time of the call is nearly up, the answer has only the
+// first ones, and a token with which the same request goes on after them. UNAVAILABLE: nothing was changed.
 type RetryMessagesRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Filter *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Run again from this stage on: what it and the stages after it did before is dropped. Empty: go on where they are.
 	// FAILED_PRECONDITION for a message that has not passed this stage is told in its Change.
 	FromStage     string `protobuf:"bytes,2,opt,name=from_stage,json=fromStage,proto3" json:"from_stage,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,9 +745,18 @@ func (x *RetryMessagesRequest) GetFromStage() string {
 	return ""
 }
 
+func (x *RetryMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type RetryMessagesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Changes []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Not empty: there is more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -785,10 +798,19 @@ func (x *RetryMessagesResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *RetryMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type HoldMessagesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// At most 500 bytes, in one line.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,9 +859,17 @@ func (x *HoldMessagesRequest) GetReason() string {
 	return ""
 }
 
+func (x *HoldMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type HoldMessagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,9 +911,17 @@ func (x *HoldMessagesResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *HoldMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type ReleaseMessagesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,9 +963,17 @@ func (x *ReleaseMessagesRequest) GetFilter() *Filter {
 	return nil
 }
 
+func (x *ReleaseMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ReleaseMessagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,10 +1015,19 @@ func (x *ReleaseMessagesResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *ReleaseMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type DeleteMessagesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// At most 500 bytes, in one line.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1021,9 +1076,17 @@ func (x *DeleteMessagesRequest) GetReason() string {
 	return ""
 }
 
+func (x *DeleteMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type DeleteMessagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1063,6 +1126,13 @@ func (x *DeleteMessagesResponse) GetChanges() []*Change {
 		return x.Changes
 	}
 	return nil
+}
+
+func (x *DeleteMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 var File_stagecoach_admin_v1_queue_proto protoreflect.FileDescriptor
@@ -1120,27 +1190,39 @@ const file_stagecoach_admin_v1_queue_proto_rawDesc = "" +
 	"\n" +
 	"recipients\x18\x02 \x01(\rR\n" +
 	"recipients\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"j\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x89\x01\n" +
 	"\x14RetryMessagesRequest\x123\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x1d\n" +
 	"\n" +
-	"from_stage\x18\x02 \x01(\tR\tfromStage\"N\n" +
+	"from_stage\x18\x02 \x01(\tR\tfromStage\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"v\n" +
 	"\x15RetryMessagesResponse\x125\n" +
-	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\"b\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x81\x01\n" +
 	"\x13HoldMessagesRequest\x123\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"M\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"u\n" +
 	"\x14HoldMessagesResponse\x125\n" +
-	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\"M\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"l\n" +
 	"\x16ReleaseMessagesRequest\x123\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\"P\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"x\n" +
 	"\x17ReleaseMessagesResponse\x125\n" +
-	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\"d\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
 	"\x15DeleteMessagesRequest\x123\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"O\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"w\n" +
 	"\x16DeleteMessagesResponse\x125\n" +
-	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges2\xd9\x05\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xd9\x05\n" +
 	"\fQueueService\x12c\n" +
 	"\fListMessages\x12(.stagecoach.admin.v1.ListMessagesRequest\x1a).stagecoach.admin.v1.ListMessagesResponse\x12]\n" +
 	"\n" +

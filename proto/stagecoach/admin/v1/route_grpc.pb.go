@@ -34,8 +34,10 @@ const (
 // pause holds for all shards, and over restarts.
 type RouteServiceClient interface {
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
-	// PauseRoute sends nothing by the route any more; what is at its final dot gets there. NOT_FOUND: no such route.
+	// PauseRoute sends nothing by the route any more; what is at its final dot gets there. Other ingresses follow within a
+	// second. NOT_FOUND: no such route. UNAVAILABLE: it could not be kept; the text says whether it may have been changed.
 	PauseRoute(ctx context.Context, in *PauseRouteRequest, opts ...grpc.CallOption) (*PauseRouteResponse, error)
+	// ResumeRoute lets its mail go. A pause whose route has left the configuration is ended by it too.
 	ResumeRoute(ctx context.Context, in *ResumeRouteRequest, opts ...grpc.CallOption) (*ResumeRouteResponse, error)
 }
 
@@ -85,8 +87,10 @@ func (c *routeServiceClient) ResumeRoute(ctx context.Context, in *ResumeRouteReq
 // pause holds for all shards, and over restarts.
 type RouteServiceServer interface {
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
-	// PauseRoute sends nothing by the route any more; what is at its final dot gets there. NOT_FOUND: no such route.
+	// PauseRoute sends nothing by the route any more; what is at its final dot gets there. Other ingresses follow within a
+	// second. NOT_FOUND: no such route. UNAVAILABLE: it could not be kept; the text says whether it may have been changed.
 	PauseRoute(context.Context, *PauseRouteRequest) (*PauseRouteResponse, error)
+	// ResumeRoute lets its mail go. A pause whose route has left the configuration is ended by it too.
 	ResumeRoute(context.Context, *ResumeRouteRequest) (*ResumeRouteResponse, error)
 	mustEmbedUnimplementedRouteServiceServer()
 }

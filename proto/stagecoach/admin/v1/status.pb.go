@@ -121,7 +121,7 @@ type GetStatusResponse struct {
 	Revision string   `protobuf:"bytes,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	Shards   []*Shard `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
 	Rooms    []*Room  `protobuf:"bytes,6,rep,name=rooms,proto3" json:"rooms,omitempty"`
-	// Hops and routes that are down or paused.
+	// Hops and routes that are down or paused, and the destinations that most mail waits for, 20 at most.
 	Barriers  []*Barrier  `protobuf:"bytes,7,rep,name=barriers,proto3" json:"barriers,omitempty"`
 	Listeners []*Listener `protobuf:"bytes,8,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// What an operator should know, the worst first. None: all is well.
@@ -259,7 +259,9 @@ type Shard struct {
 	// Empty: mail is accepted. Else why not: full, down, lost.
 	Stopped string `protobuf:"bytes,3,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	// Of the stream that is nearest to its limit, 0 to 1; intake stops at 0.8.
-	Filled        float64 `protobuf:"fixed64,4,opt,name=filled,proto3" json:"filled,omitempty"`
+	Filled float64 `protobuf:"fixed64,4,opt,name=filled,proto3" json:"filled,omitempty"`
+	// Why it is stopped: for people.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +322,13 @@ func (x *Shard) GetFilled() float64 {
 		return x.Filled
 	}
 	return 0
+}
+
+func (x *Shard) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type Room struct {
@@ -637,12 +646,13 @@ const file_stagecoach_admin_v1_status_proto_rawDesc = "" +
 	"\x04held\x18\v \x01(\bR\x04held\x12\x1e\n" +
 	"\n" +
 	"durability\x18\f \x01(\tR\n" +
-	"durability\"g\n" +
+	"durability\"\x7f\n" +
 	"\x05Shard\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aadopted\x18\x02 \x01(\bR\aadopted\x12\x18\n" +
 	"\astopped\x18\x03 \x01(\tR\astopped\x12\x16\n" +
-	"\x06filled\x18\x04 \x01(\x01R\x06filled\"\xa0\x01\n" +
+	"\x06filled\x18\x04 \x01(\x01R\x06filled\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xa0\x01\n" +
 	"\x04Room\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bmessages\x18\x02 \x01(\x04R\bmessages\x12\x1e\n" +

@@ -519,7 +519,9 @@ type TraceEvent struct {
 	// For people: what happened, if it is none of the above.
 	Text string `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`
 	// The person who did it, if a person did.
-	Actor         string `protobuf:"bytes,10,opt,name=actor,proto3" json:"actor,omitempty"`
+	Actor string `protobuf:"bytes,10,opt,name=actor,proto3" json:"actor,omitempty"`
+	// With hops: the stages that the message had passed before, whose edits held. The others were run again.
+	Kept          []string `protobuf:"bytes,11,rep,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,14 +626,23 @@ func (x *TraceEvent) GetActor() string {
 	return ""
 }
 
+func (x *TraceEvent) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 // HopStep is one stage that judged the message.
 type HopStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without its edits: the diff shows them.
 	Report *v11.HopReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
 	// When its report arrived.
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Diff          *Diff                  `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	At   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Diff *Diff                  `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	// It ran in shadow: the diff is what it would have changed.
+	Shadow        bool `protobuf:"varint,4,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +696,13 @@ func (x *HopStep) GetDiff() *Diff {
 		return x.Diff
 	}
 	return nil
+}
+
+func (x *HopStep) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
 }
 
 // Diff is what a stage changed. Its hunks are in the order of their offsets and disjoint; applied to the message as the
@@ -1051,7 +1069,7 @@ const file_stagecoach_admin_v1_trace_proto_rawDesc = "" +
 	"\areports\x18\b \x01(\tR\areports\x127\n" +
 	"\x06events\x18\t \x03(\v2\x1f.stagecoach.admin.v1.TraceEventR\x06events\x12\x1a\n" +
 	"\baccepted\x18\n" +
-	" \x01(\bR\baccepted\"\xf6\x02\n" +
+	" \x01(\bR\baccepted\"\x8a\x03\n" +
 	"\n" +
 	"TraceEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
@@ -1064,11 +1082,13 @@ const file_stagecoach_admin_v1_trace_proto_rawDesc = "" +
 	"\x05waits\x18\b \x03(\v2\x1e.stagecoach.admin.v1.TraceWaitR\x05waits\x12\x12\n" +
 	"\x04text\x18\t \x01(\tR\x04text\x12\x14\n" +
 	"\x05actor\x18\n" +
-	" \x01(\tR\x05actor\"\x9c\x01\n" +
+	" \x01(\tR\x05actor\x12\x12\n" +
+	"\x04kept\x18\v \x03(\tR\x04kept\"\xb4\x01\n" +
 	"\aHopStep\x126\n" +
 	"\x06report\x18\x01 \x01(\v2\x1e.stagecoach.relay.v1.HopReportR\x06report\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12-\n" +
-	"\x04diff\x18\x03 \x01(\v2\x19.stagecoach.admin.v1.DiffR\x04diff\"\xbc\x01\n" +
+	"\x04diff\x18\x03 \x01(\v2\x19.stagecoach.admin.v1.DiffR\x04diff\x12\x16\n" +
+	"\x06shadow\x18\x04 \x01(\bR\x06shadow\"\xbc\x01\n" +
 	"\x04Diff\x12/\n" +
 	"\x05hunks\x18\x01 \x03(\v2\x19.stagecoach.admin.v1.HunkR\x05hunks\x12&\n" +
 	"\freverse_path\x18\x02 \x01(\tH\x00R\vreversePath\x88\x01\x01\x128\n" +

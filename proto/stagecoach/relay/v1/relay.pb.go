@@ -867,7 +867,11 @@ type HopReport struct {
 	EditsOmitted bool       `protobuf:"varint,8,opt,name=edits_omitted,json=editsOmitted,proto3" json:"edits_omitted,omitempty"`
 	Notes        []*v1.Note `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`
 	// Why it failed, was skipped, or holds the message: for people.
-	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the splices did to the bytes that the stage received: for people.
+	Diff *Diff `protobuf:"bytes,11,opt,name=diff,proto3" json:"diff,omitempty"`
+	// It ran in shadow: what it did has had no effect.
+	Shadow        bool `protobuf:"varint,12,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -972,6 +976,161 @@ func (x *HopReport) GetReason() string {
 	return ""
 }
 
+func (x *HopReport) GetDiff() *Diff {
+	if x != nil {
+		return x.Diff
+	}
+	return nil
+}
+
+func (x *HopReport) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+// Diff is at most 16 KiB. Its hunks are in the order of their offsets and do not touch each other: splices that do are
+// one hunk. A receiver does without a diff that is not so.
+type Diff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hunks []*Hunk                `protobuf:"bytes,1,rep,name=hunks,proto3" json:"hunks,omitempty"`
+	// Hunks are missing, or bytes of them are cut.
+	Cut           bool `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Diff) Reset() {
+	*x = Diff{}
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Diff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Diff) ProtoMessage() {}
+
+func (x *Diff) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Diff.ProtoReflect.Descriptor instead.
+func (*Diff) Descriptor() ([]byte, []int) {
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Diff) GetHunks() []*Hunk {
+	if x != nil {
+		return x.Hunks
+	}
+	return nil
+}
+
+func (x *Diff) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+type Hunk struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Offset  uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length  uint64                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	Removed []byte                 `protobuf:"bytes,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Left out where the report has the edits: it is what their splices at this place insert.
+	Inserted []byte `protobuf:"bytes,4,opt,name=inserted,proto3" json:"inserted,omitempty"`
+	// At most 200 bytes each.
+	Before        []byte `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
+	After         []byte `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hunk) Reset() {
+	*x = Hunk{}
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hunk) ProtoMessage() {}
+
+func (x *Hunk) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hunk.ProtoReflect.Descriptor instead.
+func (*Hunk) Descriptor() ([]byte, []int) {
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Hunk) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Hunk) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Hunk) GetRemoved() []byte {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Hunk) GetInserted() []byte {
+	if x != nil {
+		return x.Inserted
+	}
+	return nil
+}
+
+func (x *Hunk) GetBefore() []byte {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Hunk) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // Fate is what became of one recipient; there is exactly one for each pending recipient.
 type Fate struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -995,7 +1154,7 @@ type Fate struct {
 
 func (x *Fate) Reset() {
 	*x = Fate{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1166,7 @@ func (x *Fate) String() string {
 func (*Fate) ProtoMessage() {}
 
 func (x *Fate) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1179,7 @@ func (x *Fate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fate.ProtoReflect.Descriptor instead.
 func (*Fate) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{8}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Fate) GetRecipient() string {
@@ -1097,7 +1256,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1268,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1281,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{9}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ready) GetN() uint64 {
@@ -1184,7 +1343,7 @@ const file_stagecoach_relay_v1_relay_proto_rawDesc = "" +
 	"\x06report\x18\x01 \x01(\v2\x1e.stagecoach.relay.v1.HopReportH\x00R\x06report\x12/\n" +
 	"\x04fate\x18\x02 \x01(\v2\x19.stagecoach.relay.v1.FateH\x00R\x04fate\x122\n" +
 	"\x05ready\x18\x03 \x01(\v2\x1a.stagecoach.relay.v1.ReadyH\x00R\x05readyB\x06\n" +
-	"\x04kind\"\x9a\x03\n" +
+	"\x04kind\"\xe1\x03\n" +
 	"\tHopReport\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1e\n" +
@@ -1198,7 +1357,19 @@ const file_stagecoach_relay_v1_relay_proto_rawDesc = "" +
 	"\redits_omitted\x18\b \x01(\bR\feditsOmitted\x12/\n" +
 	"\x05notes\x18\t \x03(\v2\x19.stagecoach.stage.v1.NoteR\x05notes\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"\xcf\x02\n" +
+	" \x01(\tR\x06reason\x12-\n" +
+	"\x04diff\x18\v \x01(\v2\x19.stagecoach.relay.v1.DiffR\x04diff\x12\x16\n" +
+	"\x06shadow\x18\f \x01(\bR\x06shadow\"I\n" +
+	"\x04Diff\x12/\n" +
+	"\x05hunks\x18\x01 \x03(\v2\x19.stagecoach.relay.v1.HunkR\x05hunks\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\"\x9a\x01\n" +
+	"\x04Hunk\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\fR\aremoved\x12\x1a\n" +
+	"\binserted\x18\x04 \x01(\fR\binserted\x12\x16\n" +
+	"\x06before\x18\x05 \x01(\fR\x06before\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\fR\x05after\"\xcf\x02\n" +
 	"\x04Fate\x12\x1c\n" +
 	"\trecipient\x18\x01 \x01(\tR\trecipient\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1d.stagecoach.relay.v1.FateKindR\x04kind\x126\n" +
@@ -1255,7 +1426,7 @@ func file_stagecoach_relay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_stagecoach_relay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stagecoach_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_stagecoach_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_stagecoach_relay_v1_relay_proto_goTypes = []any{
 	(OnError)(0),                  // 0: stagecoach.relay.v1.OnError
 	(Outcome)(0),                  // 1: stagecoach.relay.v1.Outcome
@@ -1269,47 +1440,51 @@ var file_stagecoach_relay_v1_relay_proto_goTypes = []any{
 	(*Go)(nil),                    // 9: stagecoach.relay.v1.Go
 	(*RelayResponse)(nil),         // 10: stagecoach.relay.v1.RelayResponse
 	(*HopReport)(nil),             // 11: stagecoach.relay.v1.HopReport
-	(*Fate)(nil),                  // 12: stagecoach.relay.v1.Fate
-	(*Ready)(nil),                 // 13: stagecoach.relay.v1.Ready
-	(*v1.End)(nil),                // 14: stagecoach.stage.v1.End
-	(*v1.Envelope)(nil),           // 15: stagecoach.stage.v1.Envelope
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(v1.Verdict)(0),               // 18: stagecoach.stage.v1.Verdict
-	(*v1.Edits)(nil),              // 19: stagecoach.stage.v1.Edits
-	(*v1.Note)(nil),               // 20: stagecoach.stage.v1.Note
-	(*v1.Reply)(nil),              // 21: stagecoach.stage.v1.Reply
+	(*Diff)(nil),                  // 12: stagecoach.relay.v1.Diff
+	(*Hunk)(nil),                  // 13: stagecoach.relay.v1.Hunk
+	(*Fate)(nil),                  // 14: stagecoach.relay.v1.Fate
+	(*Ready)(nil),                 // 15: stagecoach.relay.v1.Ready
+	(*v1.End)(nil),                // 16: stagecoach.stage.v1.End
+	(*v1.Envelope)(nil),           // 17: stagecoach.stage.v1.Envelope
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(v1.Verdict)(0),               // 20: stagecoach.stage.v1.Verdict
+	(*v1.Edits)(nil),              // 21: stagecoach.stage.v1.Edits
+	(*v1.Note)(nil),               // 22: stagecoach.stage.v1.Note
+	(*v1.Reply)(nil),              // 23: stagecoach.stage.v1.Reply
 }
 var file_stagecoach_relay_v1_relay_proto_depIdxs = []int32{
 	5,  // 0: stagecoach.relay.v1.RelayRequest.begin:type_name -> stagecoach.relay.v1.Begin
-	14, // 1: stagecoach.relay.v1.RelayRequest.end:type_name -> stagecoach.stage.v1.End
+	16, // 1: stagecoach.relay.v1.RelayRequest.end:type_name -> stagecoach.stage.v1.End
 	9,  // 2: stagecoach.relay.v1.RelayRequest.go:type_name -> stagecoach.relay.v1.Go
-	15, // 3: stagecoach.relay.v1.Begin.envelope:type_name -> stagecoach.stage.v1.Envelope
+	17, // 3: stagecoach.relay.v1.Begin.envelope:type_name -> stagecoach.stage.v1.Envelope
 	6,  // 4: stagecoach.relay.v1.Begin.slip:type_name -> stagecoach.relay.v1.Slip
-	16, // 5: stagecoach.relay.v1.Begin.received:type_name -> google.protobuf.Timestamp
+	18, // 5: stagecoach.relay.v1.Begin.received:type_name -> google.protobuf.Timestamp
 	7,  // 6: stagecoach.relay.v1.Slip.hops:type_name -> stagecoach.relay.v1.Hop
 	8,  // 7: stagecoach.relay.v1.Slip.route:type_name -> stagecoach.relay.v1.Route
-	17, // 8: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
+	19, // 8: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
 	0,  // 9: stagecoach.relay.v1.Hop.on_error:type_name -> stagecoach.relay.v1.OnError
 	11, // 10: stagecoach.relay.v1.RelayResponse.report:type_name -> stagecoach.relay.v1.HopReport
-	12, // 11: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
-	13, // 12: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
+	14, // 11: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
+	15, // 12: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
 	1,  // 13: stagecoach.relay.v1.HopReport.outcome:type_name -> stagecoach.relay.v1.Outcome
-	18, // 14: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
-	17, // 15: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
-	19, // 16: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
-	20, // 17: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
-	2,  // 18: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
-	3,  // 19: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
-	21, // 20: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
-	17, // 21: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
-	4,  // 22: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
-	10, // 23: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
-	23, // [23:24] is the sub-list for method output_type
-	22, // [22:23] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 14: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
+	19, // 15: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
+	21, // 16: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
+	22, // 17: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
+	12, // 18: stagecoach.relay.v1.HopReport.diff:type_name -> stagecoach.relay.v1.Diff
+	13, // 19: stagecoach.relay.v1.Diff.hunks:type_name -> stagecoach.relay.v1.Hunk
+	2,  // 20: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
+	3,  // 21: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
+	23, // 22: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
+	19, // 23: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
+	4,  // 24: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
+	10, // 25: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
+	25, // [25:26] is the sub-list for method output_type
+	24, // [24:25] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_relay_v1_relay_proto_init() }
@@ -1334,7 +1509,7 @@ func file_stagecoach_relay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_relay_v1_relay_proto_rawDesc), len(file_stagecoach_relay_v1_relay_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

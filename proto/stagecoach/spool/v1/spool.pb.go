@@ -1397,11 +1397,15 @@ type HopReport struct {
 	// Name of the verdict: continue, reject, defer, quarantine, discard.
 	Verdict string `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// Nanoseconds.
-	Took          int64   `protobuf:"varint,6,opt,name=took,proto3" json:"took,omitempty"`
-	Edits         *Edits  `protobuf:"bytes,7,opt,name=edits,proto3" json:"edits,omitempty"`
-	EditsOmitted  bool    `protobuf:"varint,8,opt,name=edits_omitted,json=editsOmitted,proto3" json:"edits_omitted,omitempty"`
-	Notes         []*Note `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`
-	Reason        string  `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Took         int64   `protobuf:"varint,6,opt,name=took,proto3" json:"took,omitempty"`
+	Edits        *Edits  `protobuf:"bytes,7,opt,name=edits,proto3" json:"edits,omitempty"`
+	EditsOmitted bool    `protobuf:"varint,8,opt,name=edits_omitted,json=editsOmitted,proto3" json:"edits_omitted,omitempty"`
+	Notes        []*Note `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`
+	Reason       string  `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Shadow       bool    `protobuf:"varint,11,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// In the trail alone, where edits have no splices: the hunks say what they did. When the report arrived.
+	Diff          *Diff `protobuf:"bytes,12,opt,name=diff,proto3" json:"diff,omitempty"`
+	At            int64 `protobuf:"varint,13,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1506,6 +1510,164 @@ func (x *HopReport) GetReason() string {
 	return ""
 }
 
+func (x *HopReport) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *HopReport) GetDiff() *Diff {
+	if x != nil {
+		return x.Diff
+	}
+	return nil
+}
+
+func (x *HopReport) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+// Diff is what a stage changed, bounded.
+type Diff struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hunks         []*Hunk                `protobuf:"bytes,1,rep,name=hunks,proto3" json:"hunks,omitempty"`
+	Cut           bool                   `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Diff) Reset() {
+	*x = Diff{}
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Diff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Diff) ProtoMessage() {}
+
+func (x *Diff) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Diff.ProtoReflect.Descriptor instead.
+func (*Diff) Descriptor() ([]byte, []int) {
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Diff) GetHunks() []*Hunk {
+	if x != nil {
+		return x.Hunks
+	}
+	return nil
+}
+
+func (x *Diff) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+type Hunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint64                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	Removed       []byte                 `protobuf:"bytes,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	Inserted      []byte                 `protobuf:"bytes,4,opt,name=inserted,proto3" json:"inserted,omitempty"`
+	Before        []byte                 `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
+	After         []byte                 `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hunk) Reset() {
+	*x = Hunk{}
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hunk) ProtoMessage() {}
+
+func (x *Hunk) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hunk.ProtoReflect.Descriptor instead.
+func (*Hunk) Descriptor() ([]byte, []int) {
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Hunk) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Hunk) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Hunk) GetRemoved() []byte {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Hunk) GetInserted() []byte {
+	if x != nil {
+		return x.Inserted
+	}
+	return nil
+}
+
+func (x *Hunk) GetBefore() []byte {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Hunk) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type Note struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1516,7 +1678,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[18]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1690,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[18]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1703,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{18}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Note) GetKey() string {
@@ -1570,7 +1732,7 @@ type Edits struct {
 
 func (x *Edits) Reset() {
 	*x = Edits{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[19]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1744,7 @@ func (x *Edits) String() string {
 func (*Edits) ProtoMessage() {}
 
 func (x *Edits) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[19]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1757,7 @@ func (x *Edits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edits.ProtoReflect.Descriptor instead.
 func (*Edits) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{19}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Edits) GetSplices() []*Splice {
@@ -1630,7 +1792,7 @@ type Splice struct {
 
 func (x *Splice) Reset() {
 	*x = Splice{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[20]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1804,7 @@ func (x *Splice) String() string {
 func (*Splice) ProtoMessage() {}
 
 func (x *Splice) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[20]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1817,7 @@ func (x *Splice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Splice.ProtoReflect.Descriptor instead.
 func (*Splice) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{20}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Splice) GetOffset() uint64 {
@@ -1689,7 +1851,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[21]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1863,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[21]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1876,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{21}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Rewrite) GetRecipient() string {
@@ -1751,7 +1913,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[22]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1925,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[22]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1938,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{22}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Lease) GetVersion() uint32 {
@@ -1839,7 +2001,7 @@ type TrailRecord struct {
 
 func (x *TrailRecord) Reset() {
 	*x = TrailRecord{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[23]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2013,7 @@ func (x *TrailRecord) String() string {
 func (*TrailRecord) ProtoMessage() {}
 
 func (x *TrailRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[23]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2026,7 @@ func (x *TrailRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrailRecord.ProtoReflect.Descriptor instead.
 func (*TrailRecord) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{23}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TrailRecord) GetVersion() uint32 {
@@ -1897,14 +2059,19 @@ type TrailEvent struct {
 	// The log sequence of an end or wait; with instance and id it is unique, and a repeat after a crash is dropped by it.
 	Sequence uint64 `protobuf:"varint,10,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// For people: what happened, if it is none of the above.
-	Text          string `protobuf:"bytes,11,opt,name=text,proto3" json:"text,omitempty"`
+	Text     string         `protobuf:"bytes,11,opt,name=text,proto3" json:"text,omitempty"`
+	Accepted *TrailAccepted `protobuf:"bytes,12,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// The person who did it.
+	Actor string `protobuf:"bytes,13,opt,name=actor,proto3" json:"actor,omitempty"`
+	// With hops: the stages behind the message that were not run again.
+	Kept          []string `protobuf:"bytes,14,rep,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrailEvent) Reset() {
 	*x = TrailEvent{}
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[24]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2083,7 @@ func (x *TrailEvent) String() string {
 func (*TrailEvent) ProtoMessage() {}
 
 func (x *TrailEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[24]
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2096,7 @@ func (x *TrailEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrailEvent.ProtoReflect.Descriptor instead.
 func (*TrailEvent) Descriptor() ([]byte, []int) {
-	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{24}
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TrailEvent) GetId() string {
@@ -2005,6 +2172,120 @@ func (x *TrailEvent) GetSequence() uint64 {
 func (x *TrailEvent) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *TrailEvent) GetAccepted() *TrailAccepted {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *TrailEvent) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *TrailEvent) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+// TrailAccepted: the message was accepted. It may stand there twice, after a crash.
+type TrailAccepted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Received      int64                  `protobuf:"varint,1,opt,name=received,proto3" json:"received,omitempty"`
+	Envelope      *Envelope              `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	MessageId     string                 `protobuf:"bytes,4,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	Subject       string                 `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	Prepended     []byte                 `protobuf:"bytes,6,opt,name=prepended,proto3" json:"prepended,omitempty"`
+	Reports       string                 `protobuf:"bytes,7,opt,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrailAccepted) Reset() {
+	*x = TrailAccepted{}
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrailAccepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrailAccepted) ProtoMessage() {}
+
+func (x *TrailAccepted) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_spool_v1_spool_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrailAccepted.ProtoReflect.Descriptor instead.
+func (*TrailAccepted) Descriptor() ([]byte, []int) {
+	return file_stagecoach_spool_v1_spool_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TrailAccepted) GetReceived() int64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+func (x *TrailAccepted) GetEnvelope() *Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *TrailAccepted) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *TrailAccepted) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *TrailAccepted) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *TrailAccepted) GetPrepended() []byte {
+	if x != nil {
+		return x.Prepended
+	}
+	return nil
+}
+
+func (x *TrailAccepted) GetReports() string {
+	if x != nil {
+		return x.Reports
 	}
 	return ""
 }
@@ -2127,7 +2408,7 @@ const file_stagecoach_spool_v1_spool_proto_rawDesc = "" +
 	"\x05after\x18\x06 \x01(\x03R\x05after\x12\x12\n" +
 	"\x04host\x18\a \x01(\tR\x04host\x12\x16\n" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x19\n" +
-	"\bby_error\x18\t \x01(\bR\abyError\"\xc3\x02\n" +
+	"\bby_error\x18\t \x01(\bR\abyError\"\x9a\x03\n" +
 	"\tHopReport\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1e\n" +
@@ -2141,7 +2422,20 @@ const file_stagecoach_spool_v1_spool_proto_rawDesc = "" +
 	"\redits_omitted\x18\b \x01(\bR\feditsOmitted\x12/\n" +
 	"\x05notes\x18\t \x03(\v2\x19.stagecoach.spool.v1.NoteR\x05notes\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\".\n" +
+	" \x01(\tR\x06reason\x12\x16\n" +
+	"\x06shadow\x18\v \x01(\bR\x06shadow\x12-\n" +
+	"\x04diff\x18\f \x01(\v2\x19.stagecoach.spool.v1.DiffR\x04diff\x12\x0e\n" +
+	"\x02at\x18\r \x01(\x03R\x02at\"I\n" +
+	"\x04Diff\x12/\n" +
+	"\x05hunks\x18\x01 \x03(\v2\x19.stagecoach.spool.v1.HunkR\x05hunks\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\"\x9a\x01\n" +
+	"\x04Hunk\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\fR\aremoved\x12\x1a\n" +
+	"\binserted\x18\x04 \x01(\fR\binserted\x12\x16\n" +
+	"\x06before\x18\x05 \x01(\fR\x06before\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\fR\x05after\".\n" +
 	"\x04Note\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\xb9\x01\n" +
@@ -2166,7 +2460,7 @@ const file_stagecoach_spool_v1_spool_proto_rawDesc = "" +
 	"\x04idle\x18\a \x01(\bR\x04idle\"`\n" +
 	"\vTrailRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x127\n" +
-	"\x06events\x18\x02 \x03(\v2\x1f.stagecoach.spool.v1.TrailEventR\x06events\"\xee\x02\n" +
+	"\x06events\x18\x02 \x03(\v2\x1f.stagecoach.spool.v1.TrailEventR\x06events\"\xd8\x03\n" +
 	"\n" +
 	"TrailEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
@@ -2180,7 +2474,19 @@ const file_stagecoach_spool_v1_spool_proto_rawDesc = "" +
 	"\x05waits\x18\t \x03(\v2\x19.stagecoach.spool.v1.WaitR\x05waits\x12\x1a\n" +
 	"\bsequence\x18\n" +
 	" \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04text\x18\v \x01(\tR\x04textBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/spool/v1;spoolv1b\x06proto3"
+	"\x04text\x18\v \x01(\tR\x04text\x12>\n" +
+	"\baccepted\x18\f \x01(\v2\".stagecoach.spool.v1.TrailAcceptedR\baccepted\x12\x14\n" +
+	"\x05actor\x18\r \x01(\tR\x05actor\x12\x12\n" +
+	"\x04kept\x18\x0e \x03(\tR\x04kept\"\xeb\x01\n" +
+	"\rTrailAccepted\x12\x1a\n" +
+	"\breceived\x18\x01 \x01(\x03R\breceived\x129\n" +
+	"\benvelope\x18\x02 \x01(\v2\x1d.stagecoach.spool.v1.EnvelopeR\benvelope\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x04 \x01(\tR\tmessageId\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x1c\n" +
+	"\tprepended\x18\x06 \x01(\fR\tprepended\x12\x18\n" +
+	"\areports\x18\a \x01(\tR\areportsBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/spool/v1;spoolv1b\x06proto3"
 
 var (
 	file_stagecoach_spool_v1_spool_proto_rawDescOnce sync.Once
@@ -2194,33 +2500,36 @@ func file_stagecoach_spool_v1_spool_proto_rawDescGZIP() []byte {
 	return file_stagecoach_spool_v1_spool_proto_rawDescData
 }
 
-var file_stagecoach_spool_v1_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_stagecoach_spool_v1_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_stagecoach_spool_v1_spool_proto_goTypes = []any{
-	(*Record)(nil),      // 0: stagecoach.spool.v1.Record
-	(*Entry)(nil),       // 1: stagecoach.spool.v1.Entry
-	(*Accepted)(nil),    // 2: stagecoach.spool.v1.Accepted
-	(*Settled)(nil),     // 3: stagecoach.spool.v1.Settled
-	(*Void)(nil),        // 4: stagecoach.spool.v1.Void
-	(*Takeover)(nil),    // 5: stagecoach.spool.v1.Takeover
-	(*Waiting)(nil),     // 6: stagecoach.spool.v1.Waiting
-	(*Body)(nil),        // 7: stagecoach.spool.v1.Body
-	(*Start)(nil),       // 8: stagecoach.spool.v1.Start
-	(*End)(nil),         // 9: stagecoach.spool.v1.End
-	(*Wait)(nil),        // 10: stagecoach.spool.v1.Wait
-	(*Address)(nil),     // 11: stagecoach.spool.v1.Address
-	(*Envelope)(nil),    // 12: stagecoach.spool.v1.Envelope
-	(*Recipient)(nil),   // 13: stagecoach.spool.v1.Recipient
-	(*Origin)(nil),      // 14: stagecoach.spool.v1.Origin
-	(*Reply)(nil),       // 15: stagecoach.spool.v1.Reply
-	(*Fate)(nil),        // 16: stagecoach.spool.v1.Fate
-	(*HopReport)(nil),   // 17: stagecoach.spool.v1.HopReport
-	(*Note)(nil),        // 18: stagecoach.spool.v1.Note
-	(*Edits)(nil),       // 19: stagecoach.spool.v1.Edits
-	(*Splice)(nil),      // 20: stagecoach.spool.v1.Splice
-	(*Rewrite)(nil),     // 21: stagecoach.spool.v1.Rewrite
-	(*Lease)(nil),       // 22: stagecoach.spool.v1.Lease
-	(*TrailRecord)(nil), // 23: stagecoach.spool.v1.TrailRecord
-	(*TrailEvent)(nil),  // 24: stagecoach.spool.v1.TrailEvent
+	(*Record)(nil),        // 0: stagecoach.spool.v1.Record
+	(*Entry)(nil),         // 1: stagecoach.spool.v1.Entry
+	(*Accepted)(nil),      // 2: stagecoach.spool.v1.Accepted
+	(*Settled)(nil),       // 3: stagecoach.spool.v1.Settled
+	(*Void)(nil),          // 4: stagecoach.spool.v1.Void
+	(*Takeover)(nil),      // 5: stagecoach.spool.v1.Takeover
+	(*Waiting)(nil),       // 6: stagecoach.spool.v1.Waiting
+	(*Body)(nil),          // 7: stagecoach.spool.v1.Body
+	(*Start)(nil),         // 8: stagecoach.spool.v1.Start
+	(*End)(nil),           // 9: stagecoach.spool.v1.End
+	(*Wait)(nil),          // 10: stagecoach.spool.v1.Wait
+	(*Address)(nil),       // 11: stagecoach.spool.v1.Address
+	(*Envelope)(nil),      // 12: stagecoach.spool.v1.Envelope
+	(*Recipient)(nil),     // 13: stagecoach.spool.v1.Recipient
+	(*Origin)(nil),        // 14: stagecoach.spool.v1.Origin
+	(*Reply)(nil),         // 15: stagecoach.spool.v1.Reply
+	(*Fate)(nil),          // 16: stagecoach.spool.v1.Fate
+	(*HopReport)(nil),     // 17: stagecoach.spool.v1.HopReport
+	(*Diff)(nil),          // 18: stagecoach.spool.v1.Diff
+	(*Hunk)(nil),          // 19: stagecoach.spool.v1.Hunk
+	(*Note)(nil),          // 20: stagecoach.spool.v1.Note
+	(*Edits)(nil),         // 21: stagecoach.spool.v1.Edits
+	(*Splice)(nil),        // 22: stagecoach.spool.v1.Splice
+	(*Rewrite)(nil),       // 23: stagecoach.spool.v1.Rewrite
+	(*Lease)(nil),         // 24: stagecoach.spool.v1.Lease
+	(*TrailRecord)(nil),   // 25: stagecoach.spool.v1.TrailRecord
+	(*TrailEvent)(nil),    // 26: stagecoach.spool.v1.TrailEvent
+	(*TrailAccepted)(nil), // 27: stagecoach.spool.v1.TrailAccepted
 }
 var file_stagecoach_spool_v1_spool_proto_depIdxs = []int32{
 	1,  // 0: stagecoach.spool.v1.Record.entries:type_name -> stagecoach.spool.v1.Entry
@@ -2247,22 +2556,26 @@ var file_stagecoach_spool_v1_spool_proto_depIdxs = []int32{
 	14, // 21: stagecoach.spool.v1.Envelope.origin:type_name -> stagecoach.spool.v1.Origin
 	11, // 22: stagecoach.spool.v1.Recipient.address:type_name -> stagecoach.spool.v1.Address
 	15, // 23: stagecoach.spool.v1.Fate.reply:type_name -> stagecoach.spool.v1.Reply
-	19, // 24: stagecoach.spool.v1.HopReport.edits:type_name -> stagecoach.spool.v1.Edits
-	18, // 25: stagecoach.spool.v1.HopReport.notes:type_name -> stagecoach.spool.v1.Note
-	20, // 26: stagecoach.spool.v1.Edits.splices:type_name -> stagecoach.spool.v1.Splice
-	11, // 27: stagecoach.spool.v1.Edits.reverse_path:type_name -> stagecoach.spool.v1.Address
-	21, // 28: stagecoach.spool.v1.Edits.rewrites:type_name -> stagecoach.spool.v1.Rewrite
-	11, // 29: stagecoach.spool.v1.Rewrite.to:type_name -> stagecoach.spool.v1.Address
-	24, // 30: stagecoach.spool.v1.TrailRecord.events:type_name -> stagecoach.spool.v1.TrailEvent
-	17, // 31: stagecoach.spool.v1.TrailEvent.hops:type_name -> stagecoach.spool.v1.HopReport
-	16, // 32: stagecoach.spool.v1.TrailEvent.fates:type_name -> stagecoach.spool.v1.Fate
-	9,  // 33: stagecoach.spool.v1.TrailEvent.ends:type_name -> stagecoach.spool.v1.End
-	10, // 34: stagecoach.spool.v1.TrailEvent.waits:type_name -> stagecoach.spool.v1.Wait
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	21, // 24: stagecoach.spool.v1.HopReport.edits:type_name -> stagecoach.spool.v1.Edits
+	20, // 25: stagecoach.spool.v1.HopReport.notes:type_name -> stagecoach.spool.v1.Note
+	18, // 26: stagecoach.spool.v1.HopReport.diff:type_name -> stagecoach.spool.v1.Diff
+	19, // 27: stagecoach.spool.v1.Diff.hunks:type_name -> stagecoach.spool.v1.Hunk
+	22, // 28: stagecoach.spool.v1.Edits.splices:type_name -> stagecoach.spool.v1.Splice
+	11, // 29: stagecoach.spool.v1.Edits.reverse_path:type_name -> stagecoach.spool.v1.Address
+	23, // 30: stagecoach.spool.v1.Edits.rewrites:type_name -> stagecoach.spool.v1.Rewrite
+	11, // 31: stagecoach.spool.v1.Rewrite.to:type_name -> stagecoach.spool.v1.Address
+	26, // 32: stagecoach.spool.v1.TrailRecord.events:type_name -> stagecoach.spool.v1.TrailEvent
+	17, // 33: stagecoach.spool.v1.TrailEvent.hops:type_name -> stagecoach.spool.v1.HopReport
+	16, // 34: stagecoach.spool.v1.TrailEvent.fates:type_name -> stagecoach.spool.v1.Fate
+	9,  // 35: stagecoach.spool.v1.TrailEvent.ends:type_name -> stagecoach.spool.v1.End
+	10, // 36: stagecoach.spool.v1.TrailEvent.waits:type_name -> stagecoach.spool.v1.Wait
+	27, // 37: stagecoach.spool.v1.TrailEvent.accepted:type_name -> stagecoach.spool.v1.TrailAccepted
+	12, // 38: stagecoach.spool.v1.TrailAccepted.envelope:type_name -> stagecoach.spool.v1.Envelope
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_spool_v1_spool_proto_init() }
@@ -2282,7 +2595,7 @@ func file_stagecoach_spool_v1_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_spool_v1_spool_proto_rawDesc), len(file_stagecoach_spool_v1_spool_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

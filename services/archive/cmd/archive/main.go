@@ -6,4 +6,4 @@ import (
 	"github.com/stagecoachmail/stagecoach/stage/serve"
 )
 
-func main() { serve.Main(archive.Factory()) }
+func main() { serve.MainWith(archive.Factory(), archive.Services) }

@@ -42,7 +42,7 @@ type Wait struct {
 	Chain      string
 	Room       Room
 	Attempts   int
-	// Since is when the group first waited; the schedule's five days run from the message's reception.
+	// Since is when the group came into its room; the schedule's five days run from the message's reception.
 	Since time.Time
 	// Next is when the retry is due; for Park, when it is probed at the latest (zero: never by time).
 	Next time.Time

@@ -21,7 +21,9 @@ type View struct {
 	// order holds every id of items, and perhaps some that have gone; sorted unless unsorted is set.
 	order    []string
 	unsorted bool
-	rooms    map[Room]int
+	rooms    map[Room]*tally
+	causes   map[Cause]*tally
+	ranks    map[rank]*ranks
 }
 
 // Due is recipients of one message that were woken together.
@@ -35,6 +37,7 @@ type item struct {
 	m      *Message
 	woken  map[mail.RecipientID]struct{}
 	timers []*timer
+	stays  []*stay
 }
 
 type timer struct {
@@ -46,7 +49,7 @@ type timer struct {
 
 // NewView returns an empty View.
 func NewView() *View {
-	return &View{items: make(map[string]*item), rooms: make(map[Room]int)}
+	return &View{items: make(map[string]*item), rooms: make(map[Room]*tally), causes: make(map[Cause]*tally), ranks: make(map[rank]*ranks)}
 }
 
 // Put inserts a message or replaces it; changed are the recipients that were settled, which makes them wakeable
@@ -62,18 +65,17 @@ func (v *View) Put(m *Message, changed ...mail.RecipientID) {
 	if it == nil {
 		it = &item{}
 		v.items[m.ID] = it
-		if n := len(v.order); n > 0 && v.order[n-1] >= m.ID {
-			v.unsorted = true
-		}
-		v.order = append(v.order, m.ID)
+		v.enroll(m.ID)
 	} else {
-		v.unlink(it)
+		v.disarm(it)
+		v.uncount(it)
 	}
 	it.m = m
 	for _, r := range changed {
 		delete(it.woken, r)
 	}
-	v.link(it)
+	v.count(it)
+	v.arm(it)
 }
 
 // Remove forgets a message.
@@ -130,8 +132,8 @@ func (v *View) Wake(id string, pick func(*Wait) bool) []Due {
 			due = append(due, d)
 		}
 	}
-	v.unlink(it)
-	v.link(it)
+	v.disarm(it)
+	v.arm(it)
 	return due
 }
 
@@ -147,8 +149,8 @@ func (v *View) Rest(id string, recipients ...mail.RecipientID) {
 	for _, r := range recipients {
 		delete(it.woken, r)
 	}
-	v.unlink(it)
-	v.link(it)
+	v.disarm(it)
+	v.arm(it)
 }
 
 // Next is when the next group is due; false if none has a time.
@@ -172,7 +174,10 @@ func (v *View) Len() int {
 func (v *View) Count(r Room) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.rooms[r]
+	if t := v.rooms[r]; t != nil {
+		return t.groups
+	}
+	return 0
 }
 
 func (v *View) wake(it *item, w *Wait) (Due, bool) {
@@ -196,18 +201,18 @@ func (v *View) remove(id string) {
 	if it == nil {
 		return
 	}
-	v.unlink(it)
+	v.disarm(it)
+	v.uncount(it)
 	delete(v.items, id)
 	if len(v.order) > 1024 && len(v.order) > 2*len(v.items) {
 		v.order = slices.DeleteFunc(v.order, func(id string) bool { return v.items[id] == nil })
 	}
 }
 
-// link enters the groups of it into the counts and the heap.
-func (v *View) link(it *item) {
+// arm enters the groups of it into the heap of times.
+func (v *View) arm(it *item) {
 	for i := range it.m.Groups {
 		w := &it.m.Groups[i]
-		v.rooms[w.Room]++
 		if w.Open || !byTime(w) || !it.sleeps(w) {
 			continue
 		}
@@ -217,10 +222,7 @@ func (v *View) link(it *item) {
 	}
 }
 
-func (v *View) unlink(it *item) {
-	for i := range it.m.Groups {
-		v.rooms[it.m.Groups[i].Room]--
-	}
+func (v *View) disarm(it *item) {
 	for _, t := range it.timers {
 		heap.Remove(&v.timers, t.pos)
 	}

@@ -37,6 +37,8 @@ func (d *Dispatcher) waitFor(r *run, f chain.Fate, now time.Time) spool.Wait {
 	case f.Kind == chain.Refused && ours:
 		w.Room = spool.Park
 		d.shut(k, d.gates.shut(k), f)
+	case f.Kind == chain.Refused && d.routePaused(r.slip.Route.Name): // it got no leave
+		w.Room, w.Last = spool.Park, pausedFate(r.slip.Route.Name)
 	case f.Kind == chain.Refused:
 		// At once, but not for ever so.
 		w.Room, w.Next = spool.Retry, now.Add(min(max(now.Sub(w.Since), time.Second), time.Minute))
@@ -53,6 +55,9 @@ func (d *Dispatcher) waitFor(r *run, f chain.Fate, now time.Time) spool.Wait {
 	default:
 		w.Room, w.Attempts = spool.Retry, w.Attempts+1
 		w.Next = now.Add(max(backoff(w.Attempts), f.After))
+	}
+	if w.Room != r.job.group.Room {
+		w.Since = now
 	}
 	return w
 }
@@ -123,11 +128,15 @@ func (r *run) delivered(f chain.Fate) bool {
 	return f.Kind != chain.Discarded && f.Kind != chain.Quarantined
 }
 
+// reasonKnown is the reason of what was parked without being tried.
+const reasonKnown = "known to be down"
+
 // shut logs, loudly, that something of ours is down.
 func (d *Dispatcher) shut(k key, news bool, f chain.Fate) {
 	if !news {
 		return
 	}
+	d.gates.because(k, f)
 	attrs := []slog.Attr{slog.String("what", string(k.concern)), slog.String("name", k.about), slog.String("reason", f.Reason)}
 	if f.Reply != nil {
 		attrs = append(attrs, slog.String("reply", f.Reply.Public()))

@@ -53,6 +53,9 @@ type Options struct {
 	Woken int
 	// Paused: nothing is run until Resume (`up --hold`).
 	Paused bool
+	// RoutePaused says that a person has stopped a route; nil: none is. It is asked often, and must not block. When it
+	// begins to answer otherwise, RoutesChanged is to be called.
+	RoutePaused func(name string) bool
 }
 
 // Dispatcher runs the messages of one shard.
@@ -71,6 +74,7 @@ type Dispatcher struct {
 	paused  bool
 	closing bool
 	early   map[string]time.Time // by message: when an unknown outcome may be tried again
+	under   map[string]int       // by message: jobs under way
 	// flowing: what is parked before open gates is being woken; flow: it is to be, once more. changed: what is retried
 	// because a stage failed is woken with it, since the configuration is another one.
 	flowing, flow, changed bool
@@ -88,7 +92,8 @@ func New(o Options) *Dispatcher {
 		o.Woken = 32
 	}
 	d := &Dispatcher{o: o, gates: newGates(o.Now, o.NotBefore), slots: make(chan struct{}, o.Woken), stopping: make(chan struct{}),
-		kick: make(chan struct{}, 1), paused: o.Paused, early: map[string]time.Time{}}
+		kick: make(chan struct{}, 1), paused: o.Paused, early: map[string]time.Time{}, under: map[string]int{}}
+	d.gates.stopped = d.stopped
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -123,6 +128,8 @@ func (d *Dispatcher) start(a *spool.Accepted, content mail.Content, in *Inline, 
 func (d *Dispatcher) launch(j *job) {
 	started := d.spawn(func() {
 		defer j.end()
+		d.began(j)
+		defer d.over(j)
 		d.run(j)
 	})
 	if !started {

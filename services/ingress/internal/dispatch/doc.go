@@ -18,4 +18,7 @@
 // not run yet, because leave for the dot was given, do not keep the others. Whoever opens or removes a gate, and
 // whoever has put on record that a message waits before one, looks for messages that nothing keeps any more: so no
 // message sleeps for ever.
+//
+// A route that a person has paused is another thing: its mail is parked for it before all else, gets no leave for a final
+// dot, and nothing probes it. Whether it is down besides is its gate's business.
 package dispatch

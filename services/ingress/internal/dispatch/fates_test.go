@@ -244,8 +244,8 @@ func TestOpenMarkThenFate(t *testing.T) {
 		if w := h.log.wait("m", "2"); !w.Open || len(w.Done) != 1 || w.Attempts != 0 {
 			t.Errorf("%+v", w)
 		}
-		if n, err := h.d.Retry(t.Context(), "m"); n != 0 || err != nil { // what is under way cannot be woken
-			t.Errorf("%d, %v", n, err)
+		if n, err := h.d.Retry(t.Context(), "m", anna); n.Recipients != 0 || n.Reason != underWay || err != nil { // what is under way cannot be woken
+			t.Errorf("%+v, %v", n, err)
 		}
 		h.pass(time.Minute)
 		h.expect("m", "delivered", "delivered", "retry")
@@ -280,7 +280,7 @@ func TestUnknownAndLeave(t *testing.T) {
 			h.pass(100 * time.Millisecond)
 			h.expect("m", "park")
 			h.egress.set(deliver)
-			if _, err := h.d.Retry(t.Context(), "m"); err != nil {
+			if _, err := h.d.Retry(t.Context(), "m", anna); err != nil {
 				t.Fatal(err)
 			}
 			h.pass(time.Minute)

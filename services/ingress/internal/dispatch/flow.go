@@ -87,7 +87,9 @@ func (d *Dispatcher) slot() bool {
 	return false
 }
 
-// mayPass says that a parked group need not wait: nothing keeps it, or its chain does not lead there any more.
+// mayPass says that a parked group need not wait: nothing keeps it, or its chain does not lead there any more. While its
+// route is paused it waits for that alone; one that waits for something else is to be put there, so that it does not
+// stand in the way of those that probe a hop.
 func (d *Dispatcher) mayPass(id string, w *spool.Wait) bool {
 	if w.Last.Concern == chain.AboutRecipient { // held until resume
 		return true
@@ -97,5 +99,8 @@ func (d *Dispatcher) mayPass(id string, w *spool.Wait) bool {
 	}
 	k := key{w.Last.Concern, w.Last.About}
 	c := d.o.Policy.View().Config().ChainNamed(w.Chain)
+	if c != nil && d.routePaused(c.Deliver) {
+		return k != key{chain.AboutRoute, c.Deliver}
+	}
 	return c == nil || !needs(c, k) || !d.gates.holds(k, id)
 }

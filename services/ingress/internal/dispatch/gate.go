@@ -44,6 +44,8 @@ type gate struct {
 	failures int // in a row
 	failedBy string
 	probed   int // probes failed since it went down
+	since    time.Time
+	why      chain.Fate
 	next     time.Time
 	probing  bool
 	// cursor is the last message that probed, so that another one is next.
@@ -67,6 +69,8 @@ type gates struct {
 	now func() time.Time
 	// earliest is when the first probe may run: after a takeover, what was open may still have its outcome.
 	earliest time.Time
+	// stopped says that k is not to be probed; nil: all are.
+	stopped func(k key) bool
 
 	mu sync.Mutex
 	m  map[key]*gate
@@ -97,6 +101,9 @@ func (t *gate) shut(now time.Time) bool {
 	t.testing = false
 	if !t.down {
 		t.down, t.probed, t.next = true, 0, now.Add(probeWait(0))
+	}
+	if !was {
+		t.since, t.why = now, chain.Fate{}
 	}
 	return !was
 }
@@ -232,7 +239,7 @@ func (g *gates) due() []key {
 
 // dueAt is when a gate wants its next probe.
 func (g *gates) dueAt(t *gate) (time.Time, bool) {
-	if t.probing || !t.down && len(t.suspects) == 0 {
+	if t.probing || !t.down && len(t.suspects) == 0 || g.stopped != nil && g.stopped(t.key) {
 		return time.Time{}, false
 	}
 	if g.earliest.After(t.next) {
@@ -372,6 +379,17 @@ func (g *gates) postpone(k key, d time.Duration) (up bool) {
 	}
 	t.next = g.now().Add(d)
 	return up
+}
+
+// hurryRoutes makes the probe of every route that is down due now.
+func (g *gates) hurryRoutes() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.m {
+		if t.concern == chain.AboutRoute {
+			t.next = g.now()
+		}
+	}
 }
 
 // hurry makes the probe of every gate due now.

@@ -100,6 +100,32 @@ type house struct {
 	d      *Dispatcher
 	stop   context.CancelFunc
 	over   chan struct{}
+
+	stopped map[string]time.Time // routes that are paused, and since when
+}
+
+// anna is a person.
+var anna = Order{By: "anna"}
+
+func (h *house) pausedSince(route string) (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, ok := h.stopped[route]
+	return at, ok
+}
+
+func (h *house) pauseRoute(name string) {
+	h.mu.Lock()
+	h.stopped[name] = time.Now()
+	h.mu.Unlock()
+	h.d.RoutesChanged()
+}
+
+func (h *house) resumeRoute(name string) {
+	h.mu.Lock()
+	delete(h.stopped, name)
+	h.mu.Unlock()
+	h.d.RoutesChanged()
 }
 
 // use is a stage of a chain.
@@ -128,11 +154,12 @@ func newHouse(t *testing.T, cfg *config.Config, change ...func(*Options)) *house
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, log: newMemory(t), policy: p, egress: &carrier{do: deliver, runs: map[string]int{}}, do: map[string]stage.Func{}, judged: map[string][]string{},
+	h := &house{t: t, log: newMemory(t), policy: p, egress: &carrier{do: deliver, runs: map[string]int{}}, do: map[string]stage.Func{}, judged: map[string][]string{}, stopped: map[string]time.Time{},
 		stages: chain.NewStages(time.Hour, slog.New(slog.DiscardHandler), time.Now)}
 	h.equip(cfg)
 	h.opts = Options{Log: h.log, Policy: p, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Runner: &chain.Runner{Stages: h.stages, Egress: h.egress, Logger: slog.New(slog.DiscardHandler), Now: time.Now}}
+	h.opts.RoutePaused = func(name string) bool { _, ok := h.pausedSince(name); return ok }
 	for _, c := range change {
 		c(&h.opts)
 	}

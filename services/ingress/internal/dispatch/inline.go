@@ -16,6 +16,8 @@ import (
 type Inline struct {
 	parts []part
 	slip  chain.Slip
+	// heard is what the stages said, for the trail.
+	heard []spool.Hop
 }
 
 // part is recipients for which the inline stages said the same.
@@ -50,7 +52,7 @@ func (d *Dispatcher) Judge(ctx context.Context, cfg *config.Config, c *config.Ch
 				next = append(next, p)
 				continue
 			}
-			judged, reply := d.judgePart(ctx, in.slip.Hops[i], p)
+			judged, reply := d.judgePart(ctx, in, in.slip.Hops[i], p)
 			if reply != nil {
 				parts = append(next, parts[n:]...)
 				return nil, reply
@@ -64,18 +66,20 @@ func (d *Dispatcher) Judge(ctx context.Context, cfg *config.Config, c *config.Ch
 	return in, in.rejected()
 }
 
-func (d *Dispatcher) judgePart(ctx context.Context, h chain.Hop, p part) ([]part, *mail.Reply) {
+func (d *Dispatcher) judgePart(ctx context.Context, in *Inline, h chain.Hop, p part) ([]part, *mail.Reply) {
 	p.message.Pending = p.to
 	judged, err := d.o.Runner.Inline(ctx, h, &p.message)
 	if h.Shadow { // what it would have done is for the log alone
 		rep := chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Skipped}
 		for _, j := range judged {
 			d.o.Logger.Info("inline shadow", "id", p.message.ID, "stage", h.Instance, "verdict", j.Verdict.Kind.String(), "reason", j.Verdict.Reason)
+			in.hear(d.o.Now(), asShadow(j.Report))
 			j.Message.Content.Release()
 		}
 		if err != nil {
 			d.o.Logger.Warn("inline shadow failed", "id", p.message.ID, "stage", h.Instance, "error", err)
 			rep.Reason = err.Error()
+			in.hear(d.o.Now(), asShadow(rep))
 		}
 		p.message.Content.Retain()
 		return []part{{to: p.to, done: append(slices.Clip(p.done), rep), message: p.message}}, nil
@@ -89,8 +93,11 @@ func (d *Dispatcher) judgePart(ctx context.Context, h chain.Hop, p part) ([]part
 		}
 		switch onError {
 		case chain.OnErrorSkip:
-			same.done = append(slices.Clip(p.done), chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Skipped, Reason: err.Error()})
+			rep := chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Skipped, Reason: err.Error()}
+			in.hear(d.o.Now(), rep)
+			same.done = append(slices.Clip(p.done), rep)
 		case chain.OnErrorQuarantine:
+			in.hear(d.o.Now(), chain.Report{Instance: h.Instance, Hash: h.Hash, Recipients: p.to, Outcome: chain.Failed, Reason: err.Error()})
 			same.fate = &chain.Fate{Kind: chain.Quarantined, Concern: chain.AboutHop, About: h.Instance, Reason: err.Error(), ByError: true}
 		default:
 			if r, ok := mail.AsReply(err); ok && r.Temporary() {
@@ -105,9 +112,10 @@ func (d *Dispatcher) judgePart(ctx context.Context, h chain.Hop, p part) ([]part
 	var deferred *mail.Reply
 	for _, j := range judged {
 		q := part{to: j.Report.Recipients, done: p.done, message: j.Message}
+		in.hear(d.o.Now(), j.Report)
 		switch j.Verdict.Kind {
 		case stage.KindContinue:
-			q.done = append(slices.Clip(p.done), j.Report)
+			q.done = append(slices.Clip(p.done), toKeep(j.Report))
 		case stage.KindDefer:
 			deferred = j.Verdict.Reply
 		default:

@@ -42,6 +42,7 @@ func (j *job) probes(k key) bool { return j.probe != nil && *j.probe == k && !j.
 func (d *Dispatcher) run(j *job) {
 	defer d.probeOver(j, unclear) // if nothing else was learned
 	if j.inline != nil {
+		d.tellInline(j.inline, j.message.ID, j.group.Chain, j.group.Recipients)
 		if j.group.Recipients = d.carryOut(j, j.inline); len(j.group.Recipients) == 0 {
 			return
 		}
@@ -58,8 +59,12 @@ func (d *Dispatcher) run(j *job) {
 	}
 	slip, kept := rest(cfg, c, j.group.Done, j.group.Released)
 	done := j.group.Done[:kept]
+	if d.routePaused(slip.Route.Name) { // a probe of a hop too: it would go out
+		d.park(j, done, pausedFate(slip.Route.Name))
+		return
+	}
 	if k, down := d.blockedBy(slip, j); down {
-		d.park(j, done, chain.Fate{Kind: chain.Refused, Concern: k.concern, About: k.about, Reason: "known to be down"})
+		d.park(j, done, chain.Fate{Kind: chain.Refused, Concern: k.concern, About: k.about, Reason: reasonKnown})
 		return
 	}
 	m, err := replay(j.message, done)
@@ -74,9 +79,6 @@ func (d *Dispatcher) run(j *job) {
 	defer m.Content.Release()
 	m.Envelope.Origin.Direction = d.direction(m.Envelope, j.group.Recipients)
 	r := d.carry(d.ctx, j, m, slip, done)
-	if len(r.reports) > 0 {
-		d.o.Log.Trail(&spool.Event{ID: j.message.ID, At: d.o.Now(), Revision: slip.Revision, Chain: slip.Chain, Hops: r.reports})
-	}
 	if r.passed {
 		d.probeOver(j, well)
 	}
@@ -157,7 +159,7 @@ func (d *Dispatcher) blockedBy(slip chain.Slip, j *job) (key, bool) {
 func (d *Dispatcher) park(j *job, done []chain.Report, f chain.Fate) {
 	w := waiting(j.group, done)
 	w.Room, w.Last = spool.Park, f
-	if w.Since.IsZero() {
+	if w.Since.IsZero() || j.group.Room != w.Room {
 		w.Since = d.o.Now()
 	}
 	d.write(&spool.Settled{ID: j.message.ID, Waits: []spool.Wait{w}})

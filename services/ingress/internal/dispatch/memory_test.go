@@ -21,7 +21,8 @@ type memory struct {
 	accepted map[string]*spool.Accepted
 	messages map[string]*depot.Message
 	ends     map[string]map[mail.RecipientID]spool.EndKind
-	order    []string // ids, as accepted
+	order    []string       // ids, as accepted
+	told     []*spool.Event // what the trail was told, and what was settled, in order
 	settles  int
 	view     *depot.View
 	done     chan struct{}
@@ -126,6 +127,7 @@ func (l *memory) Settle(_ context.Context, s *spool.Settled, reports ...*spool.A
 
 func (l *memory) apply(s *spool.Settled, reports []*spool.Accepted) {
 	l.settles++
+	l.told = append(l.told, &spool.Event{ID: s.ID, Ends: s.Ends, Waits: s.Waits})
 	m := l.messages[s.ID]
 	if m == nil {
 		l.t.Errorf("settled %s, which is unknown", s.ID)
@@ -155,6 +157,11 @@ func (l *memory) apply(s *spool.Settled, reports []*spool.Accepted) {
 	for i := range s.Waits {
 		w := &s.Waits[i]
 		once(w.Recipients)
+		for _, r := range w.Done {
+			if len(r.Diff.Hunks) > 0 {
+				l.t.Errorf("settled %s: what %s changed is kept for people with what waits", s.ID, r.Instance)
+			}
+		}
 		if w.Trimmed() || !w.Room.Valid() {
 			l.t.Errorf("settled %s: room %q, trimmed %t", s.ID, w.Room, w.Trimmed())
 		}
@@ -214,7 +221,11 @@ func (l *memory) MayGo() bool {
 	return !l.lost && !l.uncertain
 }
 
-func (l *memory) Trail(*spool.Event) {}
+func (l *memory) Trail(e *spool.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, e)
+}
 
 func (l *memory) Done() <-chan struct{} {
 	l.mu.Lock()

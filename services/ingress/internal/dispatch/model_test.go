@@ -24,6 +24,21 @@ type world struct {
 	calm    bool // from now on everything goes well
 	copies  map[string]int
 	excuses map[string]int // unknown outcomes, each of which may cost a second copy
+	h       *house
+	against []string // leave that was given although the route was paused
+}
+
+// leave asks for leave, which nobody gets for a route that is paused since a while.
+func (w *world) leave(ctx context.Context, p *chain.Parcel, s chain.Sink, id mail.RecipientID) bool {
+	if s.Ready(ctx, []mail.RecipientID{id}) != nil {
+		return false
+	}
+	if at, paused := w.h.pausedSince(p.Slip.Route.Name); paused && time.Now().After(at) {
+		w.mu.Lock()
+		w.against = append(w.against, p.ID+"/"+string(id))
+		w.mu.Unlock()
+	}
+	return true
 }
 
 func (w *world) n(n int) int {
@@ -47,7 +62,7 @@ func (w *world) note(m map[string]int, p *chain.Parcel, id mail.RecipientID) {
 func (w *world) carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
 	if w.isCalm() {
 		for _, id := range p.Pending {
-			if s.Ready(ctx, []mail.RecipientID{id}) != nil {
+			if !w.leave(ctx, p, s, id) {
 				s.Fate(chain.Fate{Recipient: id, Kind: chain.Refused, Concern: chain.AboutRecipient})
 				continue
 			}
@@ -90,7 +105,7 @@ func (w *world) carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
 		case 3:
 			f.Kind, f.Concern, f.About = chain.Deferred, chain.AboutRoute, "provider"
 		default:
-			if s.Ready(ctx, []mail.RecipientID{id}) != nil {
+			if !w.leave(ctx, p, s, id) {
 				f.Kind = chain.Refused
 				break
 			}
@@ -157,6 +172,7 @@ func model(t *testing.T, seed uint64) {
 	cfgs := []*config.Config{settings(use("a", "defer"), use("b", "skip"), use("c", "quarantine")), settings(use("a", "defer"), use("c", "defer")), settings(use("b", "defer"))}
 	cfgs[2].Chains[0].Name = "renamed"
 	h := newHouse(t, cfgs[0], func(o *Options) { o.Woken = 4 })
+	w.h = h
 	for _, name := range []string{"a", "b", "c"} {
 		h.set(name, w.judge)
 	}
@@ -164,7 +180,7 @@ func model(t *testing.T, seed uint64) {
 	crashes, sent := 0, 0
 	var deleted sync.Map
 	for range 150 {
-		switch k := rnd.IntN(20); {
+		switch k := rnd.IntN(22); {
 		case k < 7:
 			a := letter(fmt.Sprintf("m%03d", sent), 1+rnd.IntN(4))
 			if rnd.IntN(4) == 0 {
@@ -186,14 +202,16 @@ func model(t *testing.T, seed uint64) {
 			var err error
 			switch rnd.IntN(4) {
 			case 0:
-				_, err = h.d.Retry(t.Context(), id)
+				o := anna
+				o.FromStage = []string{"", "a", "b", "c"}[rnd.IntN(4)]
+				_, err = h.d.Retry(t.Context(), id, o)
 			case 1:
-				_, err = h.d.Hold(t.Context(), id, "anna")
+				_, err = h.d.Hold(t.Context(), id, anna)
 			case 2:
-				_, err = h.d.Release(t.Context(), id, "anna")
+				_, err = h.d.Release(t.Context(), id, anna)
 			case 3:
 				deleted.Store(id, true)
-				_, err = h.d.Delete(t.Context(), id, "anna")
+				_, err = h.d.Delete(t.Context(), id, anna)
 			}
 			if err != nil && !errors.Is(err, spool.ErrUnknownMessage) {
 				t.Error(err)
@@ -231,6 +249,10 @@ func model(t *testing.T, seed uint64) {
 		case k == 15:
 			h.end(time.Duration(rnd.IntN(30)) * time.Second)
 			h.takeOver(15 * time.Second)
+		case k == 16:
+			h.pauseRoute([]string{"provider", "exchange"}[rnd.IntN(2)])
+		case k == 17:
+			h.resumeRoute([]string{"provider", "exchange"}[rnd.IntN(2)])
 		default:
 			h.pass(time.Duration(1<<rnd.IntN(18)) * time.Millisecond)
 		}
@@ -242,7 +264,15 @@ func model(t *testing.T, seed uint64) {
 	h.log.uncertain = false
 	h.log.mu.Unlock()
 	h.d.Resume()
+	h.resumeRoute("provider")
+	h.resumeRoute("exchange")
 	h.pass(12 * time.Hour)
+	for _, name := range w.against {
+		t.Errorf("%s: leave by a paused route", name)
+	}
+	if down := h.d.Down(); len(down) > 0 || h.d.Running() > 0 {
+		t.Errorf("still down: %v, running: %d", down, h.d.Running())
+	}
 
 	reported := map[string]int{}
 	for _, a := range h.log.accepted {

@@ -176,9 +176,9 @@ func TestRelease(t *testing.T) {
 			h.send("m", 2)
 			h.pass(time.Hour)
 			h.expect("m", "quarantine", "quarantine")
-			n, err := h.d.Release(t.Context(), "m", "anna")
-			if n != 1 || err != nil {
-				t.Errorf("%d groups, %v", n, err)
+			n, err := h.d.Release(t.Context(), "m", anna)
+			if n.Recipients != 2 || err != nil {
+				t.Errorf("%+v, %v", n, err)
 			}
 			h.pass(time.Second)
 			want := "delivered"
@@ -200,28 +200,28 @@ func TestPerson(t *testing.T) {
 		h.egress.set(answer(chain.Fate{Kind: chain.Deferred, Concern: chain.AboutRecipient}))
 		h.send("m", 2)
 		h.pass(time.Second)
-		if n, err := h.d.Hold(t.Context(), "m", "anna"); n != 1 || err != nil {
-			t.Errorf("%d, %v", n, err)
+		if n, err := h.d.Hold(t.Context(), "m", anna); n.Recipients != 2 || err != nil {
+			t.Errorf("%+v, %v", n, err)
 		}
 		h.pass(time.Hour)
 		h.expect("m", "quarantine", "quarantine")
 		if h.egress.count("m") != 1 {
 			t.Error("what a person holds was run")
 		}
-		if n, _ := h.d.Retry(t.Context(), "m"); n != 0 {
+		if n, _ := h.d.Retry(t.Context(), "m", anna); n.Recipients != 0 {
 			t.Error("Retry let go what a person holds")
 		}
-		if n, err := h.d.Release(t.Context(), "m", "anna"); n != 1 || err != nil {
-			t.Errorf("%d, %v", n, err)
+		if n, err := h.d.Release(t.Context(), "m", anna); n.Recipients != 2 || err != nil {
+			t.Errorf("%+v, %v", n, err)
 		}
 		h.pass(time.Second)
 		h.expect("m", "retry", "retry")
-		if n, err := h.d.Delete(t.Context(), "m", "anna"); n != 1 || err != nil {
-			t.Errorf("%d, %v", n, err)
+		if n, err := h.d.Delete(t.Context(), "m", anna); n.Recipients != 2 || err != nil {
+			t.Errorf("%+v, %v", n, err)
 		}
 		h.expect("m", "deleted", "deleted")
-		if n, err := h.d.Delete(t.Context(), "m", "anna"); n != 0 || err != nil {
-			t.Errorf("%d, %v", n, err)
+		if n, err := h.d.Delete(t.Context(), "m", anna); n.Reason != NotHere || n.Recipients != 0 || err != nil {
+			t.Errorf("%+v, %v", n, err)
 		}
 		h.finish()
 	})

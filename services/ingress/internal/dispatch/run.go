@@ -21,7 +21,7 @@ const (
 	deliveryTime = 40 * time.Minute
 )
 
-var errNoLeave = errors.New("no leave for the final dot: the lease is not certain, or the run is ending")
+var errNoLeave = errors.New("no leave for the final dot: the lease is not certain, the route is paused, or the run is ending")
 
 // run is a job under way, and the Sink of its Relay. broke is of the settling goroutine alone.
 type run struct {
@@ -37,7 +37,8 @@ type run struct {
 	open     map[mail.RecipientID]bool      // without fate
 	passed   bool                           // it got through the gate that it probes
 	broke    map[key]bool                   // hops that broke under this message, and whether it is to blame
-	reports  []chain.Report
+	heard    []spool.Hop                    // not told to the trail yet
+	kept     []string                       // stages that are not run again
 	arrived  chan struct{}
 	finished chan struct{}
 }
@@ -49,6 +50,7 @@ func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip cha
 		r.done[id] = slices.Clip(kept)
 		r.open[id] = true
 	}
+	r.kept = instances(kept)
 	limit := deliveryTime
 	for _, h := range slip.Hops {
 		limit += h.Timeout
@@ -86,12 +88,14 @@ func (r *run) settle() {
 			case <-time.After(gather):
 			}
 		case <-openAfter.C:
+			r.tell()
 			r.markOpen()
 		}
 		r.mu.Lock()
 		fresh := r.fresh
 		r.fresh = nil
 		r.mu.Unlock()
+		r.tell()
 		if len(fresh) > 0 {
 			r.d.settle(r, fresh)
 		}
@@ -164,14 +168,15 @@ func (r *run) Report(rep chain.Report) {
 	r.pass(rep)
 	i := slices.IndexFunc(r.slip.Hops, func(h chain.Hop) bool { return h.Instance == rep.Instance })
 	if i >= 0 && r.slip.Hops[i].Shadow { // what a shadow would have done is not done
-		rep.Outcome, rep.Edits, rep.EditsOmitted = chain.Skipped, mail.Edits{}, false
+		rep = asShadow(rep)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.reports = append(r.reports, rep)
+	r.heard = append(r.heard, spool.Hop{Report: rep, At: r.d.o.Now()})
 	if rep.Outcome == chain.Failed || rep.Outcome == chain.ByVerdict && rep.Verdict != stage.KindContinue {
 		return
 	}
+	rep = toKeep(rep)
 	for _, id := range rep.Recipients {
 		r.done[id] = append(slices.Clip(r.done[id]), rep)
 	}
@@ -214,7 +219,7 @@ func (r *run) Ready(ctx context.Context, to []mail.RecipientID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.d.o.Now()
-	if ctx.Err() != nil || !r.d.mayGo() {
+	if ctx.Err() != nil || !r.d.mayGo() || r.d.routePaused(r.slip.Route.Name) {
 		return errNoLeave
 	}
 	for _, id := range to {

@@ -113,7 +113,7 @@ func (s *settlement) end(f chain.Fate, kind spool.EndKind, reason string) {
 // hold keeps a recipient where a person sees it.
 func (s *settlement) hold(f chain.Fate) {
 	w := s.run.wait([]mail.RecipientID{f.Recipient}, f)
-	w.Room = spool.Dead
+	w.Room, w.Since = spool.Dead, s.run.d.o.Now()
 	s.wait(w)
 }
 
@@ -190,7 +190,9 @@ func (d *Dispatcher) dsn(m *mail.Message, failures []failure) (*spool.Accepted, 
 		return nil, nil
 	}
 	a.Starts = []spool.Start{{Chain: c.Name, Recipients: []mail.RecipientID{"1"}}}
-	return a, mail.FromBytes(raw)
+	content := mail.FromBytes(raw)
+	a.About = spool.AboutOf(content.Header(), id)
+	return a, content
 }
 
 // record puts a settlement into the log. One that is too large for an entry is divided; of a single recipient that

@@ -156,7 +156,7 @@ func (d *Dispatcher) giveBack(ctx context.Context, g depot.Due, cause error) {
 // damaged holds recipients whose message cannot be read back: a person has to see it.
 func (d *Dispatcher) damaged(id string, g spool.Wait, cause error) {
 	w := waiting(g, g.Done)
-	w.Room = spool.Dead
+	w.Room, w.Since = spool.Dead, d.o.Now()
 	w.Last = brief(chain.Fate{Kind: chain.Refused, Concern: chain.AboutRecipient, Reason: cause.Error()})
 	d.write(&spool.Settled{ID: id, Waits: []spool.Wait{w}})
 }
@@ -266,16 +266,15 @@ func (d *Dispatcher) regate() {
 		list, next := d.o.Log.Waiting().List(f)
 		for _, m := range list {
 			for _, w := range m.Groups {
-				if w.Room != spool.Park || w.Last.Concern == chain.AboutRecipient {
+				if w.Room != spool.Park || w.Last.Concern == chain.AboutRecipient || byPause(&w) {
 					continue
 				}
 				k := key{w.Last.Concern, w.Last.About}
 				if w.Last.Kind == chain.Unknown {
 					d.gates.suspect(k, m.ID, d.o.NotBefore)
 					d.gates.parked(k, m.ID)
-				} else {
-					d.gates.shut(k)
 				}
+				d.gates.found(k, w.Since, w.Last)
 			}
 		}
 		if next == "" {

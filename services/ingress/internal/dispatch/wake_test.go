@@ -110,7 +110,7 @@ func TestTakeoverWaits(t *testing.T) {
 		h.egress.set(deliver)
 		n := len(h.egress.times)
 		for _, id := range []string{"open", "retry", "parked"} {
-			if _, err := h.d.Retry(t.Context(), id); err != nil {
+			if _, err := h.d.Retry(t.Context(), id, anna); err != nil {
 				t.Error(err)
 			}
 		}

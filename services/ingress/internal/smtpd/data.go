@@ -83,14 +83,15 @@ func (s *session) Data(io.Reader) error {
 	if tx == nil || tx.reception == nil {
 		return smtpError(reply(451, "4.3.0", "try again later"))
 	}
-	size, err := s.receive(tx)
+	head := newHeaderScan(s.server.opts.Policy)
+	size, err := s.receive(tx, head)
 	if err != nil {
 		s.endTransaction()
 		return s.reject("data", tx.env.ReversePath, mail.Address{}, s.bodyReply(err))
 	}
 	rc := tx.reception
 	tx.reception = nil // Commit ends it, whatever comes of it
-	id, err := rc.Commit(s.lasting())
+	id, err := rc.Commit(s.lasting(), Head{Received: tx.received, MessageID: head.first["message-id"], Subject: head.first["subject"]})
 	if err != nil {
 		return s.reject("commit", tx.env.ReversePath, mail.Address{}, asReply(err))
 	}
@@ -116,8 +117,7 @@ func (s *session) bodyReply(err error) *mail.Reply {
 var errClient = errors.New("client")
 
 // receive carries the message from the guard to the intake, and looks at its header on the way.
-func (s *session) receive(tx *transaction) (size int64, err error) {
-	head := newHeaderScan(s.server.opts.Policy)
+func (s *session) receive(tx *transaction, head *headerScan) (size int64, err error) {
 	pending := len(tx.grant.Pending) > 0
 	var held []byte // the header of a message whose sender is still to be decided by it
 	if !pending {
@@ -174,19 +174,18 @@ func (s *session) receive(tx *transaction) (size int64, err error) {
 }
 
 func (s *session) writeReceived(tx *transaction) error {
-	_, err := io.WriteString(tx.reception, s.received(tx, tx.reception.ID()))
+	tx.received = s.received(tx, tx.reception.ID())
+	_, err := io.WriteString(tx.reception, tx.received)
 	return err
 }
 
 // checkHeader refuses headers without end, and messages that go in a circle (RFC 5321, section 6.3).
 func (s *session) checkHeader(tx *transaction, head *headerScan) error {
-	if head.size > maxHeader {
-		return reply(552, "5.3.4", "header too large")
-	}
-	if head.received < policy.MaxReceived && len(head.passes) < policy.MaxPasses {
+	bad := head.refused()
+	if bad == nil {
 		return nil
 	}
-	if s.server.opts.OnLoop != nil {
+	if bad == errLoop && s.server.opts.OnLoop != nil {
 		loop := Loop{
 			From: tx.env.ReversePath, Client: s.client.String(), Listener: s.listener.Name,
 			Received: head.received, Passes: len(head.passes),
@@ -196,45 +195,58 @@ func (s *session) checkHeader(tx *transaction, head *headerScan) error {
 		}
 		s.server.opts.OnLoop(loop)
 	}
-	return reply(554, "5.4.6", "mail loop")
+	return bad
 }
 
 // decideSender lets the header From decide where the reverse-path was null and the rules narrow the sender. Where no
 // rule takes it, the client is a stranger like any other.
 func (s *session) decideSender(tx *transaction, head *headerScan) error {
+	changed, bad := tx.decideSender(head)
+	if bad != nil {
+		return bad
+	}
+	if !changed {
+		return nil
+	}
+	// Nothing has been written yet: the room is given back, and taken again for what the message has turned out to be.
+	tx.reception.Abort()
+	tx.reception = nil
+	if bad := s.begin(tx); bad != nil {
+		return bad
+	}
+	return nil
+}
+
+// decideSender puts the rule that the header From decides on into the envelope, and finds the chains again if it is
+// another one.
+func (tx *transaction) decideSender(head *headerScan) (changed bool, bad *mail.Reply) {
 	relay, ok := tx.view.CheckFrom(tx.grant, head.authors())
 	if !ok {
 		for _, t := range tx.targets {
 			if _, bad := tx.view.Recipient(policy.Grant{}, t); bad != nil {
-				return reply(550, "5.7.1", "relaying denied: the header From is not among the senders allowed")
+				return false, reply(550, "5.7.1", "relaying denied: the header From is not among the senders allowed")
 			}
 		}
 	}
 	if relay == tx.env.Origin.Relay {
-		return nil
+		return false, nil
 	}
 	tx.env.Origin.Relay = relay
 	starts := map[string][]mail.RecipientID{}
 	prefixes := map[string]bool{}
 	for _, r := range tx.env.Recipients {
-		chain, bad := tx.view.Chain(&tx.env, r)
+		chain, bad := tx.chain(r)
 		if bad != nil {
-			return bad
+			return false, bad
 		}
 		starts[chain.Name] = append(starts[chain.Name], r.ID)
 		prefixes[policy.InlinePrefix(chain)] = true
 	}
 	if len(prefixes) > 1 {
-		return reply(550, "5.7.1", "these recipients cannot share a transaction")
+		return false, reply(550, "5.7.1", "these recipients cannot share a transaction")
 	}
-	// Nothing has been written yet: the room is given back, and taken again for what the message has turned out to be.
-	tx.reception.Abort()
-	tx.reception = nil
 	tx.starts = starts
-	if bad := s.begin(tx); bad != nil {
-		return bad
-	}
-	return nil
+	return true, nil
 }
 
 // single gives the one recipient that a Received field may name; with more, it would disclose them to each other.

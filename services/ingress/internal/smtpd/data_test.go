@@ -236,6 +236,33 @@ func TestNullReversePath(t *testing.T) {
 	})
 }
 
+// TestHead: what the intake is told of the header is what stood there.
+func TestHead(t *testing.T) {
+	for name, one := range map[string]struct{ from, header, id, subject string }{
+		"plain":         {"a@one.example", "Message-ID: <1@one.example>\r\nSubject: hello\r\n\r\n", "<1@one.example>", "hello"},
+		"folded":        {"a@one.example", "SUBJECT:\r\n =?utf-8?q?gr=C3=BC?=\r\n\tx \r\nmessage-id : <1@\xff>\r\n\r\n", "<1@\xff>", "=?utf-8?q?gr=C3=BC?=\tx"},
+		"the first one": {"a@one.example", "Subject: one\r\nSubject: two\r\n\r\n", "", "one"},
+		"in the body":   {"a@one.example", "X: y\r\n\r\nSubject: one\r\nMessage-ID: <1@one.example>\r\n", "", ""},
+		"a long one":    {"a@one.example", "Subject: " + strings.Repeat("x", 900) + strings.Repeat("\r\n "+strings.Repeat("y", 900), 30) + "\r\n\r\n", "", "x"},
+		"null sender":   {"", "From: a@one.example\r\nSubject: hello\r\n\r\n", "", "hello"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			c := r.hello("narrow")
+			c.script("C: MAIL FROM:<"+one.from+">", "S: 250", "C: RCPT TO:<x@y.example>", "S: 250", "C: DATA", "S: 354")
+			c.send(one.header + "body\r\n.\r\n")
+			c.expect("250")
+			m := r.intake.all()[0]
+			if m.head.Received == "" || m.head.Received+m.body() != m.data {
+				t.Errorf("above the message: %q; the message: %q", m.head.Received, m.data)
+			}
+			if len(m.head.Subject) > maxField || m.head.MessageID != one.id || m.head.Subject != one.subject && !(len(one.subject) == 1 && strings.HasPrefix(m.head.Subject, "xx")) {
+				t.Errorf("%q", m.head)
+			}
+		})
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	r := newRig(t, nil)
 	r.intake.slow = make(chan struct{})

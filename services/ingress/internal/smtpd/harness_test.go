@@ -34,6 +34,7 @@ type taken struct {
 	env    mail.Envelope
 	starts map[string][]mail.RecipientID
 	data   string // with our Received field
+	head   Head
 }
 
 // body is the message without our Received field.
@@ -115,7 +116,7 @@ func (r *fakeReception) Write(p []byte) (int, error) {
 	return r.buf.Write(p)
 }
 
-func (r *fakeReception) Commit(ctx context.Context) (string, error) {
+func (r *fakeReception) Commit(ctx context.Context, head Head) (string, error) {
 	if r.f.slow != nil {
 		select {
 		case <-r.f.slow:
@@ -130,7 +131,7 @@ func (r *fakeReception) Commit(ctx context.Context) (string, error) {
 	if r.f.commit != nil {
 		return "", r.f.commit
 	}
-	r.m.data = r.buf.String()
+	r.m.data, r.m.head = r.buf.String(), head
 	r.f.messages = append(r.f.messages, r.m)
 	return r.m.id, nil
 }

@@ -25,6 +25,7 @@ type headerScan struct {
 	received int
 	passes   map[string]bool // ids of messages that came through here
 	from     []string
+	first    map[string]string // values of the first Message-ID and Subject
 
 	line  []byte // the line so far, at most maxField of it
 	cut   bool   // the line is longer than that
@@ -34,7 +35,7 @@ type headerScan struct {
 }
 
 func newHeaderScan(p *policy.Policy) *headerScan {
-	return &headerScan{policy: p, passes: map[string]bool{}}
+	return &headerScan{policy: p, passes: map[string]bool{}, first: map[string]string{}}
 }
 
 // write takes the next octets of the message.
@@ -87,7 +88,7 @@ func (h *headerScan) endLine() {
 			return
 		}
 		switch strings.ToLower(string(name)) {
-		case "received", "from":
+		case "received", "from", "message-id", "subject":
 			h.kind = strings.ToLower(string(name))
 			h.field = append(h.field[:0], line...)
 			h.doubt = h.doubt || cut && h.kind == "from"
@@ -115,6 +116,10 @@ func (h *headerScan) endField() {
 		}
 	case "from":
 		h.from = append(h.from, string(value))
+	case "message-id", "subject":
+		if _, again := h.first[h.kind]; !again {
+			h.first[h.kind] = strings.Trim(strings.ReplaceAll(string(value), "\n", ""), " \t")
+		}
 	}
 	h.kind, h.field = "", h.field[:0]
 }
@@ -130,6 +135,22 @@ func (h *headerScan) end() {
 	h.endField()
 	h.done = true
 	h.line, h.field = nil, nil
+}
+
+var (
+	errHeader = reply(552, "5.3.4", "header too large")
+	errLoop   = reply(554, "5.4.6", "mail loop")
+)
+
+// refused is the reply to headers without end, and to messages that go in a circle (RFC 5321, section 6.3).
+func (h *headerScan) refused() *mail.Reply {
+	switch {
+	case h.size > maxHeader:
+		return errHeader
+	case h.received >= policy.MaxReceived || len(h.passes) >= policy.MaxPasses:
+		return errLoop
+	}
+	return nil
 }
 
 // authors are the addresses of the header From; none if there is not exactly one such field, or if it cannot be

@@ -28,11 +28,20 @@ type Reception interface {
 	io.Writer
 	// Commit returns the id when the message is on stable storage. ctx does not end when the client leaves: it may have
 	// gone without waiting for the reply (RFC 1047). After an error the Reception is over; Abort is not called.
-	Commit(ctx context.Context) (id string, err error)
+	Commit(ctx context.Context, head Head) (id string, err error)
 	// Abort gives the message up.
 	Abort()
 	// ID is the id of the message, known from the beginning: it stands in the Received field, and in the 250.
 	ID() string
+}
+
+// Head is what the session has seen of a message's header as it passed.
+type Head struct {
+	// Received is the field that was written above the message.
+	Received string
+	// MessageID and Subject are the values of the first such fields, unfolded, up to 16 KiB; as far as the lines before
+	// them are fields.
+	MessageID, Subject string
 }
 
 // Loop is a message that was refused because it goes in a circle. The postmaster is to be told, the sender is not.

@@ -2,11 +2,29 @@ package smtpd
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"strings"
+	"time"
 )
 
-// received is our Received field (RFC 5321, section 4.4), with the token by which we know it again.
+// stamp is what a Received field of ours says (RFC 5321, section 4.4).
+type stamp struct {
+	helo     string
+	client   netip.Addr
+	protocol string
+	tls      *tls.ConnectionState // nil: none, or not known
+	id       string
+	token    string // by which we know the field again
+	at       time.Time
+}
+
 func (s *session) received(tx *transaction, id string) string {
+	return tx.receivedField(stamp{helo: s.helo, client: s.client, protocol: protocol(s.extended, s.guard.TLS() != nil, s.user != ""), tls: s.guard.TLS(),
+		id: id, token: s.server.opts.Policy.Token(id), at: s.server.opts.Now()})
+}
+
+// receivedField is our Received field above a message of the transaction.
+func (tx *transaction) receivedField(s stamp) string {
 	var b strings.Builder
 	b.WriteString("Received: from " + heloAtom(s.helo) + " (")
 	switch {
@@ -17,28 +35,28 @@ func (s *session) received(tx *transaction, id string) string {
 	default:
 		b.WriteString("[IPv6:" + s.client.String() + "]")
 	}
-	b.WriteString(")\r\n\tby " + tx.cfg.Hostname + " (Stagecoach) with " + s.protocol())
-	if t := s.guard.TLS(); t != nil {
-		b.WriteString("\r\n\t(" + tls.VersionName(t.Version) + " " + tls.CipherSuiteName(t.CipherSuite) + ")")
+	b.WriteString(")\r\n\tby " + tx.cfg.Hostname + " (Stagecoach) with " + s.protocol)
+	if s.tls != nil {
+		b.WriteString("\r\n\t(" + tls.VersionName(s.tls.Version) + " " + tls.CipherSuiteName(s.tls.CipherSuite) + ")")
 	}
-	b.WriteString("\r\n\tid " + id + " (stagecoach " + s.server.opts.Policy.Token(id) + ")")
+	b.WriteString("\r\n\tid " + s.id + " (stagecoach " + s.token + ")")
 	if to, ok := tx.single(); ok {
 		b.WriteString("\r\n\tfor <" + to.String() + ">")
 	}
-	b.WriteString(";\r\n\t" + s.server.opts.Now().Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n")
+	b.WriteString(";\r\n\t" + s.at.Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n")
 	return b.String()
 }
 
 // protocol is the transmission type of RFC 3848.
-func (s *session) protocol() string {
-	if !s.extended {
+func protocol(extended, secured, authenticated bool) string {
+	if !extended {
 		return "SMTP"
 	}
 	p := "ESMTP"
-	if s.guard.TLS() != nil {
+	if secured {
 		p += "S"
 	}
-	if s.user != "" {
+	if authenticated {
 		p += "A"
 	}
 	return p

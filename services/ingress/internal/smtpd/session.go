@@ -63,7 +63,9 @@ type transaction struct {
 	starts    map[string][]mail.RecipientID
 	prefix    string // what the first recipient's chain runs inline
 	limit     int64  // octets of the message
+	received  string // our field above it
 	reception Reception
+	forced    *config.Chain // of a draft: takes every recipient; nil: the chains that match
 }
 
 // Command implements guard.Handler.
@@ -217,7 +219,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	tx := s.tx
-	to, bad := s.recipient(tx)
+	to, bad := tx.recipient(s.rcpt)
 	if bad == nil {
 		return nil
 	}
@@ -230,9 +232,23 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	return s.reject("rcpt", tx.env.ReversePath, to, bad)
 }
 
+// Of a transaction that cannot take more, or not this one; in the next it can.
+var (
+	errTooMany        = reply(452, "4.5.3", "too many recipients, send the others in another transaction")
+	errOwnTransaction = reply(452, "4.5.3", "this recipient needs a transaction of its own")
+)
+
+// chain is the one that takes a recipient.
+func (tx *transaction) chain(r mail.Recipient) (*config.Chain, *mail.Reply) {
+	if tx.forced != nil {
+		return tx.forced, nil
+	}
+	return tx.view.Chain(&tx.env, r)
+}
+
 // recipient decides about one recipient, and takes it into the transaction.
-func (s *session) recipient(tx *transaction) (mail.Address, *mail.Reply) {
-	path := s.rcpt.To
+func (tx *transaction) recipient(rcpt guard.Rcpt) (mail.Address, *mail.Reply) {
+	path := rcpt.To
 	target := policy.Target{Mailbox: path.Mailbox, Postmaster: path.Postmaster, Routed: path.Routed}
 	asked := path.Mailbox
 	if path.Postmaster {
@@ -242,7 +258,7 @@ func (s *session) recipient(tx *transaction) (mail.Address, *mail.Reply) {
 	if bad != nil {
 		return asked, bad
 	}
-	r := mail.Recipient{Address: to, Notify: s.rcpt.Notify, ORcpt: s.rcpt.ORcpt}
+	r := mail.Recipient{Address: to, Notify: rcpt.Notify, ORcpt: rcpt.ORcpt}
 	if r.ORcpt == "" && !to.Equal(asked) {
 		// RFC 3461, section 5.2.1 (b): who rewrites says what was asked for.
 		r.ORcpt = "rfc822;" + asked.String()
@@ -253,15 +269,15 @@ func (s *session) recipient(tx *transaction) (mail.Address, *mail.Reply) {
 		}
 	}
 	if len(tx.env.Recipients) >= maxRecipients(tx.cfg) {
-		return to, reply(452, "4.5.3", "too many recipients, send the others in another transaction")
+		return to, errTooMany
 	}
-	chain, bad := tx.view.Chain(&tx.env, r)
+	chain, bad := tx.chain(r)
 	if bad != nil {
 		return to, bad
 	}
 	prefix := policy.InlinePrefix(chain)
 	if len(tx.env.Recipients) > 0 && prefix != tx.prefix {
-		return to, reply(452, "4.5.3", "this recipient needs a transaction of its own")
+		return to, errOwnTransaction
 	}
 	r.ID = mail.RecipientID("r" + strconv.Itoa(len(tx.env.Recipients)+1))
 	tx.prefix = prefix

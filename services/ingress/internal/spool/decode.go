@@ -39,6 +39,9 @@ func decodeAccepted(p *spoolv1.Accepted) *Accepted {
 		ID: p.Id, Received: instant(p.Received), Envelope: decodeEnvelope(p.Envelope), Reports: p.Reports,
 		Body: decodeBody(p.Body),
 	}
+	if len(p.Inline) > 0 {
+		a.About = AboutOf(mail.FromBytes(p.Inline).Header(), a.ID)
+	}
 	for _, s := range p.Starts {
 		start := Start{Chain: s.Chain, Recipients: toIDs(s.Recipients)}
 		for _, r := range s.Done {

@@ -27,6 +27,8 @@ type Accepted struct {
 	// Reports is, for a DSN of our own, the id of the message it reports on; else empty.
 	Reports string
 	Body    Body
+	// About is for the trail alone; the log does not keep it.
+	About
 }
 
 // What the depot keeps is named here too: it is the same thing in an entry and in the view.

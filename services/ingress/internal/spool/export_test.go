@@ -13,6 +13,9 @@ func (s *Shard) Kill() {
 	s.wg.Wait()
 }
 
+// TrailDry says that the trail has everything.
+func (s *Shard) TrailDry() bool { return s.trails.dry() }
+
 // Floor is where the log is needed from.
 func (s *Shard) Floor() uint64 { return s.ledger.floor() }
 

@@ -18,6 +18,7 @@ func twoOwners(t *testing.T, wire func(spool.Wire) spool.Wire) (late int, found 
 	ctx := background(t)
 	o := options(nc, "mx")
 	o.Times.Renew = time.Hour
+	o.Times.Lease = time.Minute // it takes itself for the owner, however slow this machine is
 	if wire != nil {
 		o = o.WithWire(wire)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // gauge is what the last look at the limits found.
 type gauge struct {
 	full   atomic.Pointer[string] // why intake is stopped
+	filled atomic.Uint64          // bits of a float64: the part of its limit that the fullest stream has
 	purged uint64                 // of the floor's loop alone
 }
 
@@ -55,15 +57,18 @@ func (s *Shard) measure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Times.Ack)
 	defer cancel()
 	var why string
+	var filled float64
 	for _, stream := range []jetstream.Stream{s.spool, s.bodies, s.depots} {
 		info, err := stream.Info(ctx)
 		if err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
+		filled = max(filled, float64(info.State.Bytes)/float64(info.Config.MaxBytes))
 		if limit := uint64(info.Config.MaxBytes); info.State.Bytes > limit/100*intakePercent {
 			why = fmt.Sprintf("%s holds %d of %d bytes", info.Config.Name, info.State.Bytes, limit)
 		}
 	}
+	s.gauge.filled.Store(math.Float64bits(filled))
 	if s.opts.FreeSpace != nil {
 		free, err := s.opts.FreeSpace()
 		if err != nil {
@@ -87,6 +92,10 @@ func (s *Shard) measure(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Filled is the part of its limit, 0 to 1, that the fullest of the shard's streams had at the last look, about a second
+// ago. Intake stops at 0.8.
+func (s *Shard) Filled() float64 { return math.Float64frombits(s.gauge.filled.Load()) }
 
 // Ready says, at once, whether mail can be accepted: nil, or an error that wraps ErrFull (452 at MAIL), or ErrDown,
 // ErrFenced, ErrClosed (451).

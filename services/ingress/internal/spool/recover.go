@@ -63,6 +63,7 @@ func (s *Shard) recover(ctx context.Context, idle bool) (*Recovered, error) {
 	for _, r := range records {
 		s.ledger.apply(r.seq, r.entries)
 	}
+	s.acceptedBefore(records)
 	rec.done(at)
 	if err := s.orphans(ctx); err != nil {
 		return nil, err
@@ -71,6 +72,17 @@ func (s *Shard) recover(ctx context.Context, idle bool) (*Recovered, error) {
 	o.Logger.Info("spool: took the shard over", "instance", o.Instance, "process", o.Process, "at", at,
 		"records", len(records), "run", len(found.Run), "waiting", len(found.Waiting))
 	return found, nil
+}
+
+// acceptedBefore tells the trail again what was accepted and is not over: the former owner may not have come to it.
+func (s *Shard) acceptedBefore(records []logRecord) {
+	for _, r := range records {
+		for _, e := range r.entries {
+			if e.accepted != nil && s.ledger.get(e.accepted.ID) != nil {
+				s.accepted(e.accepted)
+			}
+		}
+	}
 }
 
 func (s *Shard) newAppender(w wire, f feed, last uint64) *appender {

@@ -260,6 +260,7 @@ func (s *Shard) Accept(ctx context.Context, a *Accepted) error {
 	defer cancel()
 	select {
 	case <-u.durable:
+		s.accepted(a)
 		return nil
 	case <-s.done:
 		return s.settled(u)
@@ -271,6 +272,7 @@ func (s *Shard) Accept(ctx context.Context, a *Accepted) error {
 	}
 	select {
 	case <-u.durable:
+		s.accepted(a)
 		return nil
 	default:
 	}
@@ -327,7 +329,13 @@ func (s *Shard) Settle(ctx context.Context, settled *Settled, dsns ...*Accepted)
 		}
 		entries = append(entries, entry{accepted: d})
 	}
-	return s.append(ctx, entries...)
+	if err := s.append(ctx, entries...); err != nil {
+		return err
+	}
+	for _, d := range dsns {
+		s.accepted(d)
+	}
+	return nil
 }
 
 // Void takes a message out of the log whose acceptance was not told to its client: nobody runs it, and it ends

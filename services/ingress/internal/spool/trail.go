@@ -2,42 +2,18 @@ package spool
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/stagecoachmail/stagecoach/internal/chain"
 	spoolv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/spool/v1"
 )
 
 // trailStream holds the way of every message of every instance, hop by hop, for Limits.TrailAge.
 const trailStream = "TRAIL"
-
-// Event is something that happened to one message. Ends and waits are entered by Settle itself; the rest is what
-// the dispatcher reports.
-type Event struct {
-	ID       string
-	At       time.Time
-	Instance string
-	// Revision of the configuration that the message ran under.
-	Revision string
-	Chain    string
-	Hops     []chain.Report
-	Fates    []chain.Fate
-	Ends     []End
-	Waits    []Wait
-	// Seq is the log sequence of an end or wait, else 0.
-	Seq uint64
-	// Text is for people: what happened, if it is none of the above.
-	Text string
-}
 
 const (
 	trailPack = 256 << 10
@@ -80,11 +56,12 @@ func (s *Shard) Trail(e *Event) {
 	if e.At.IsZero() {
 		e.At = s.opts.Clock.Now()
 	}
-	p := encodeEvent(e)
-	for _, h := range p.Hops {
-		h.Edits = nil // kept with waiting mail, where they are needed; here they would be most of the bytes
-	}
-	s.trails.add(p, nil)
+	s.trails.add(encodeEvent(e), nil)
+}
+
+// accepted tells the trail of a message that is in the log now.
+func (s *Shard) accepted(a *Accepted) {
+	s.Trail(&Event{ID: a.ID, Accepted: acceptanceOf(a)})
 }
 
 // ended is called by the ledger, with its lock held.
@@ -198,92 +175,4 @@ func (w *trailWriter) write(ctx context.Context, data []byte) error {
 			return err
 		}
 	}
-}
-
-// ReadTrail gives the events of one message in the order in which they were written, of all instances. since, the
-// time at which the message was received or earlier, saves reading what is older; the whole trail from then on is
-// read. A trail that does not exist is empty.
-func ReadTrail(ctx context.Context, conn *nats.Conn, id string, since time.Time) ([]*Event, error) {
-	js, err := jetstream.New(conn)
-	if err != nil {
-		return nil, fmt.Errorf("spool: JetStream: %w", err)
-	}
-	stream, err := js.Stream(ctx, trailStream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("spool: trail: %w", err)
-	}
-	state := stream.CachedInfo().State
-	if state.Msgs == 0 || !since.IsZero() && state.LastTime.Before(since) {
-		return nil, nil
-	}
-	cfg := jetstream.OrderedConsumerConfig{}
-	if !since.IsZero() {
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
-	}
-	type key struct {
-		instance string
-		seq      uint64
-	}
-	seen := make(map[key]bool)
-	var events []*Event
-	err = readWith(ctx, stream, cfg, state.LastSeq, func(m jetstream.Msg, _ uint64) error {
-		r := &spoolv1.TrailRecord{}
-		if err := proto.Unmarshal(m.Data(), r); err != nil {
-			return fmt.Errorf("record: %w", err)
-		}
-		if r.Version != format {
-			return fmt.Errorf("record of format %d; this release reads %d", r.Version, format)
-		}
-		for _, p := range r.Events {
-			k := key{p.Instance, p.Sequence}
-			if p.Id != id || p.Sequence != 0 && seen[k] {
-				continue
-			}
-			seen[k] = true
-			e, err := decodeEvent(p)
-			if err != nil {
-				return err
-			}
-			events = append(events, e)
-		}
-		return nil
-	})
-	return events, err
-}
-
-func encodeEvent(e *Event) *spoolv1.TrailEvent {
-	// The hops done are told by the events of the hops.
-	bare := slices.Clone(e.Waits)
-	for i := range bare {
-		bare[i].Done = nil
-	}
-	p := &spoolv1.TrailEvent{
-		Id: e.ID, At: nanos(e.At), Instance: text(e.Instance), Revision: e.Revision, Chain: e.Chain, Ends: encodeEnds(e.Ends),
-		Waits: encodeWaits(bare, &reportTable{}), Sequence: e.Seq, Text: text(e.Text),
-	}
-	for i := range e.Hops {
-		p.Hops = append(p.Hops, encodeReport(&e.Hops[i]))
-	}
-	for i := range e.Fates {
-		p.Fates = append(p.Fates, encodeFate(&e.Fates[i]))
-	}
-	return p
-}
-
-func decodeEvent(p *spoolv1.TrailEvent) (*Event, error) {
-	waits, err := decodeWaits(p.Waits, nil)
-	if err != nil {
-		return nil, fmt.Errorf("event of %s: %w", p.Id, err)
-	}
-	e := &Event{
-		ID: p.Id, At: instant(p.At), Instance: p.Instance, Revision: p.Revision, Chain: p.Chain,
-		Hops: decodeReports(p.Hops), Ends: decodeEnds(p.Ends), Waits: waits, Seq: p.Sequence, Text: p.Text,
-	}
-	for _, f := range p.Fates {
-		e.Fates = append(e.Fates, decodeFate(f))
-	}
-	return e, nil
 }

@@ -24,11 +24,16 @@ const (
 // ErrBusy says that no password could be checked in time: neither right nor wrong.
 var ErrBusy = errors.New("users: too many logins at once")
 
+// ErrNoFile says that no users file is configured.
+var ErrNoFile = errors.New("users: no users file is configured")
+
 // Store checks passwords. It is safe for concurrent use.
 type Store struct {
 	logger *slog.Logger
 	now    func() time.Time
 	slots  chan struct{}
+
+	editing sync.Mutex
 
 	mu      sync.Mutex
 	path    string
@@ -61,6 +66,26 @@ func (s *Store) SetPath(path string) error {
 		return err
 	}
 	s.path, s.table, s.stamp, s.checked, s.broken = path, t, st, s.now(), ""
+	return nil
+}
+
+// Edit changes the users file by way of f, and takes the change up at once. ErrNoFile: none is configured.
+func (s *Store) Edit(f func(*File) error) error {
+	s.editing.Lock() // an edit hashes: logins do not wait for it
+	defer s.editing.Unlock()
+	s.mu.Lock()
+	path := s.path
+	s.mu.Unlock()
+	if path == "" {
+		return ErrNoFile
+	}
+	if err := f(NewFile(path)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checked = time.Time{}
+	s.stamp = stamp{} // the same size within the same tick of the clock is another file nevertheless
 	return nil
 }
 

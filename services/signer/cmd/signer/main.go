@@ -6,4 +6,4 @@ import (
 	"github.com/stagecoachmail/stagecoach/stage/serve"
 )
 
-func main() { serve.Main(signer.Factory()) }
+func main() { serve.MainWith(signer.Factory(), signer.Services) }

@@ -1,0 +1,36 @@
+package smtpd
+
+import (
+	"bytes"
+	"crypto/x509"
+	"time"
+)
+
+// CertificateState is what is known of the certificate that listeners show.
+type CertificateState struct {
+	// Ends is when it is not valid any more.
+	Ends time.Time
+	// SelfSigned: no client can verify it.
+	SelfSigned bool
+	// Broken says why the files, as they stand now, are not taken; empty: they are.
+	Broken string
+}
+
+// Certificate tells of the certificate that listeners with TLS show now; false: there is none.
+func (s *Server) Certificate() (CertificateState, bool) {
+	c := s.certs
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refresh()
+	if c.cert == nil || len(c.cert.Certificate) == 0 {
+		return CertificateState{}, false
+	}
+	leaf := c.cert.Leaf
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(c.cert.Certificate[0]); err != nil {
+			return CertificateState{Broken: err.Error()}, true
+		}
+	}
+	return CertificateState{Ends: leaf.NotAfter, SelfSigned: bytes.Equal(leaf.RawIssuer, leaf.RawSubject), Broken: c.broken}, true
+}
