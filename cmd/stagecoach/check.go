@@ -10,12 +10,16 @@ import (
 
 func checkCommand() *cobra.Command {
 	var forUp bool
+	var file string
 	c := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration file, with everything that it names",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Check a configuration file, with everything that it names, and tell all that is wrong with it at once. Warnings leave the exit
+code at 0.`,
+		Example: `  stagecoach check --up
+  stagecoach check /etc/stagecoach/stagecoach.yaml`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file := defaultFile
 			if len(args) > 0 {
 				file = args[0]
 			}
@@ -34,6 +38,7 @@ func checkCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().BoolVar(&forUp, "up", false, "as `stagecoach up` reads it: stages and egress need no address")
+	c.Flags().StringVarP(&file, "config", "c", defaultFile, "configuration `file`; the argument does the same")
+	c.Flags().BoolVar(&forUp, "up", false, "as \"stagecoach up\" reads it: stages and egress need no address")
 	return c
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -12,17 +11,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stagecoachmail/stagecoach/cmd/stagecoach/internal/cli"
 	"github.com/stagecoachmail/stagecoach/internal/service"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	boundMemory(ctx)
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "stagecoach:", err)
-		os.Exit(1)
-	}
+	err := root().ExecuteContext(ctx)
+	stop()
+	os.Exit(cli.Report(os.Stderr, err))
 }
 
 func root() *cobra.Command {
@@ -33,6 +31,9 @@ func root() *cobra.Command {
 		Version:       service.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Example: `  stagecoach up
+  stagecoach status
+  stagecoach help exit-codes`,
 	}
 	c.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
 	logger := func() *slog.Logger {
@@ -42,6 +43,8 @@ func root() *cobra.Command {
 		}
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	}
-	c.AddCommand(upCommand(logger), runCommand(logger), natsCommand(logger), checkCommand(), dkimCommand())
+	c.AddCommand(upCommand(logger), runCommand(logger), natsCommand(logger), checkCommand(), doctorCommand(), demoCommand())
+	c.AddCommand(cli.Commands(cli.Options{})...)
+	cli.Prepare(c)
 	return c
 }

@@ -16,7 +16,8 @@ func natsCommand(logger func() *slog.Logger) *cobra.Command {
 		Long: `Run the same NATS server that is embedded under "up", listening.
 
 What it acknowledges is on stable storage. A NATS configuration file may add users, TLS and a cluster.`,
-		Args: cobra.NoArgs,
+		Example: "  stagecoach nats --data /var/lib/stagecoach/nats",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Logger = logger()
 			s, err := bus.Start(o)

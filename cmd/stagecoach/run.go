@@ -11,13 +11,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stagecoachmail/stagecoach/services/archive"
 	"github.com/stagecoachmail/stagecoach/services/egress"
 	"github.com/stagecoachmail/stagecoach/services/ingress"
+	"github.com/stagecoachmail/stagecoach/services/signer"
 	"github.com/stagecoachmail/stagecoach/stage/serve"
 )
 
 type runOptions struct {
 	file, instance, listen string
+}
+
+// stageServices are what types of stages serve beside their stages.
+func stageServices() map[string]serve.Services {
+	return map[string]serve.Services{archive.Type: archive.Services, signer.Type: signer.Services}
 }
 
 // services are those that run as processes of their own.
@@ -30,7 +37,7 @@ func services() map[string]func(context.Context, runOptions, *slog.Logger) error
 	}
 	for _, f := range factories() {
 		m[f.Type] = func(ctx context.Context, o runOptions, log *slog.Logger) error {
-			return serve.Run(ctx, f, serve.Options{ConfigFile: o.file, Listen: o.listen, Logger: log})
+			return serve.Run(ctx, f, serve.Options{ConfigFile: o.file, Listen: o.listen, Logger: log, Services: stageServices()[f.Type]})
 		}
 	}
 	return m
@@ -40,8 +47,10 @@ func runCommand(logger func() *slog.Logger) *cobra.Command {
 	var o runOptions
 	names := slices.Sorted(maps.Keys(services()))
 	c := &cobra.Command{
-		Use:       "run SERVICE",
-		Short:     "Run one service as a process of its own: " + strings.Join(names, ", "),
+		Use:   "run SERVICE",
+		Short: "Run one service as a process of its own: " + strings.Join(names, ", "),
+		Example: `  stagecoach run antivirus
+  stagecoach run ingress --instance one`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {

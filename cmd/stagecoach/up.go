@@ -31,6 +31,8 @@ func upCommand(logger func() *slog.Logger) *cobra.Command {
 
 Without a configuration file it listens on 127.0.0.1:2525, relays for this machine, runs the four stages and
 delivers into data/outbox, so that nothing leaves the machine by accident.`,
+		Example: `  stagecoach up
+  stagecoach up -c /etc/stagecoach/stagecoach.yaml --hold`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return up(cmd.Context(), o, logger()) },
 	}

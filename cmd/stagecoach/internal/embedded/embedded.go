@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,8 +19,10 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
 	"github.com/stagecoachmail/stagecoach/services/admin"
+	"github.com/stagecoachmail/stagecoach/services/archive"
 	"github.com/stagecoachmail/stagecoach/services/egress"
 	"github.com/stagecoachmail/stagecoach/services/ingress"
+	"github.com/stagecoachmail/stagecoach/services/signer"
 	"github.com/stagecoachmail/stagecoach/stage/serve"
 )
 
@@ -48,6 +51,7 @@ type Options struct {
 type Installation struct {
 	o       Options
 	config  *config.Config // that it was started with
+	current atomic.Pointer[config.Config]
 	nats    *bus.Server
 	stages  *chain.Stages
 	egress  *egress.Egress
@@ -60,6 +64,7 @@ type Installation struct {
 // called.
 func New(ctx context.Context, o Options) (_ *Installation, err error) {
 	in := &Installation{o: o, config: o.Config}
+	in.current.Store(o.Config)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, in.Close())
@@ -106,10 +111,22 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 	if err != nil {
 		return nil, err
 	}
-	in.admin, err = admin.Listen(admin.Options{Socket: filepath.Join(o.Config.DataDir, admin.SocketName), Logger: o.Logger, Services: admin.Services{
-		Queue: in.ingress.Queue(),
-	}})
+	in.admin, err = admin.Listen(admin.Options{Socket: filepath.Join(o.Config.DataDir, admin.SocketName), Logger: o.Logger, Services: in.services()})
 	return in, err
+}
+
+// services are the parts of the operator's API, each of who owns it.
+func (in *Installation) services() admin.Services {
+	return admin.Services{
+		Queue:   in.ingress.Queue(),
+		Trace:   in.ingress.Trace(),
+		Preview: in.ingress.Preview(),
+		Routes:  in.ingress.Routes(),
+		Status:  in.ingress.Status(),
+		Users:   in.ingress.Users(),
+		Archive: archive.Service(in.current.Load, in.o.Logger),
+		Dkim:    signer.Service(in.current.Load, in.stages, in.o.Logger),
+	}
 }
 
 func (in *Installation) atEnd(f func() error) { in.closers = append(in.closers, f) }
@@ -138,7 +155,11 @@ func (in *Installation) update(c *config.Config) error {
 	if err := in.egress.Update(c); err != nil {
 		return err
 	}
-	return in.ingress.Update(c)
+	if err := in.ingress.Update(c); err != nil {
+		return err
+	}
+	in.current.Store(c)
+	return nil
 }
 
 // Ready is closed when mail is accepted.
