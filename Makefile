@@ -1,10 +1,10 @@
-# `check` is what CI runs, and a part of `faults` after it. Only Go is needed for all but `interop`, which installs Debian packages.
+# CI runs `check`, then a part of `faults` and `interop`. Only Go is needed for all but `interop`, which installs Debian packages.
 MODULES := . services/admin services/antivirus services/archive services/disclaimer services/egress services/ingress services/signer cmd/stagecoach test
 TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
 RUN ?= .
 
-.PHONY: build test race fuzz lint gen faults interop check
+.PHONY: build test race fuzz lint gen faults interop bench check
 
 build: ## every module by itself, as an image builds it
 	@for m in $(MODULES); do echo "build $$m"; GOWORK=off CGO_ENABLED=0 go -C $$m build ./... || exit 1; done
@@ -32,5 +32,8 @@ faults: ## kills, pauses and cuts under load; six minutes, RUN=pattern for a par
 interop: ## against programs that are not ours, which it installs (apt-get, as root); two minutes
 	./test/interop/install
 	go test -count=1 -tags interop -timeout 10m ./test/interop/...
+
+bench: ## against a bare relay, in one run; five minutes, ARGS="-mode bare,up -corpus mixed -rate 0" for a part
+	go run ./test/bench $(ARGS)
 
 check: test race lint build
