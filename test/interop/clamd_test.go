@@ -162,6 +162,7 @@ func inRoom(r *rig.Rig, room, id string) *adminv1.WaitingMessage {
 
 func TestClamd(t *testing.T) {
 	t.Parallel()
+	need(t, "clamd")
 	r := rig.New(t, rig.Up)
 	sink := r.NewSink("smarthost")
 	r.Configure(strings.NewReplacer("ROUTE", sink.Route(), "SOCKET", r.Path("clamd.sock")).Replace(clamdBody))

@@ -121,6 +121,7 @@ func byOpenDKIM(r *rig.Rig, raw string) (good []string, said string) {
 
 func TestDKIM(t *testing.T) {
 	t.Parallel()
+	need(t, "opendkim", "/usr/bin/python3")
 	r := rig.New(t, rig.Up)
 	sink := r.NewSink("smarthost")
 	if _, err := signer.WriteKeys(r.Path("data", "keys"), "example.com", "test"); err != nil {

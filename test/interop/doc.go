@@ -1,4 +1,4 @@
-// Package interop runs Stagecoach against programs that are not ours: clamd, Postfix, the clients that people use, and
-// other verifiers of DKIM. They are installed by the script beside it; `make interop` does both. Everything listens on
-// loopback and lives in folders of its own.
+// Package interop runs Stagecoach against programs that are not ours: the clients that people send with, mail servers,
+// clamd, other verifiers of signatures, fail2ban. They are installed by the script beside it; `make interop` does both.
+// Everything listens on loopback and lives in folders of its own. README.md says what is run against what.
 package interop
