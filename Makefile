@@ -31,7 +31,7 @@ faults: ## kills, pauses and cuts under load; six minutes, RUN=pattern for a par
 
 interop: ## against programs that are not ours, which it installs (apt-get, as root); two minutes
 	./test/interop/install
-	go test -count=1 -tags interop -timeout 10m ./test/interop/...
+	go test -count=1 -tags interop -timeout 20m ./test/interop/...
 
 bench: ## against a bare relay, in one run; five minutes, ARGS="-mode bare,up -corpus mixed -rate 0" for a part
 	go run ./test/bench $(ARGS)

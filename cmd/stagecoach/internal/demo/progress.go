@@ -88,8 +88,8 @@ func replyText(r *stagev1.Reply) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s %s", r.GetCode(), r.GetEnhanced(), r.GetText()))
 }
 
-// way is what the hops did, in their order: the last time each judged.
-func (p *progress) way() string {
+// way is what the hops did, in their order: the last time each judged; then the route, if an answer came from there.
+func (p *progress) way(routes map[string]string) string {
 	var order []string
 	last := map[string]string{}
 	for _, e := range p.trace.GetEvents() {
@@ -105,8 +105,8 @@ func (p *progress) way() string {
 	for _, name := range order {
 		parts = append(parts, strings.TrimSpace(name+" "+last[name]))
 	}
-	if p.host != "" {
-		parts = append(parts, p.host)
+	if name, ok := routes[p.host]; ok {
+		parts = append(parts, name)
 	}
 	return strings.Join(parts, " → ")
 }

@@ -20,6 +20,7 @@ func (d *demo) conclude(ctx context.Context) error {
 	}
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(w, "\nMESSAGE\tWHAT BECAME OF IT\tAFTER\tTHE WAY IT TOOK\n") // what fails is told by Flush
+	routes := map[string]string{d.main.address: routeMain, d.late.address: routeBranch}
 	var wrong []string
 	for _, p := range d.all {
 		became, err := d.became(p, keys)
@@ -27,7 +28,7 @@ func (d *demo) conclude(ctx context.Context) error {
 			wrong = append(wrong, fmt.Sprintf("%s: %v", p.sample.name, err))
 			became = "NOT AS IT SHOULD: " + err.Error()
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%.2f s\t%s\n", p.sample.name, became, p.at.Sub(p.accepted).Seconds(), p.way())
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%.2f s\t%s\n", p.sample.name, became, p.at.Sub(p.accepted).Seconds(), p.way(routes))
 	}
 	if err := w.Flush(); err != nil {
 		return err
