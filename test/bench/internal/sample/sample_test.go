@@ -66,6 +66,9 @@ func child(what string) error {
 }
 
 func TestRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector, under which the short tests run, takes memory and time of its own")
+	}
 	for _, what := range []string{"worker", "parent"} {
 		t.Run(what, func(t *testing.T) {
 			c := exec.Command("/proc/self/exe")
