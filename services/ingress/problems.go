@@ -98,7 +98,7 @@ func (p *findings) barrier(b *adminv1.Barrier) {
 		if b.GetReason() != "" {
 			text += " (" + b.GetReason() + ")"
 		}
-		p.warning(text, "resume it when the reason is gone")
+		p.warning(text, "when the reason is gone: `stagecoach route resume "+b.GetName()+"`")
 	case b.GetKind() == string(chain.AboutDestination): // others' troubles; what is old is told by the room retry
 	default:
 		add := p.warning
@@ -156,12 +156,12 @@ func (p *findings) room(r *adminv1.Room) {
 	oldest := ", the oldest for " + ago(age)
 	switch depot.Room(r.GetName()) {
 	case depot.Quarantine:
-		p.warning(count(n, "message is", "messages are")+" in quarantine"+oldest, "look at them, and release or delete them")
+		p.warning(count(n, "message is", "messages are")+" in quarantine"+oldest, "look at them with `stagecoach quarantine list`, and release or delete them")
 	case depot.Dead:
-		p.warning(count(n, "message is", "messages are")+" dead"+oldest+": neither delivered nor reported", "see why, mend it, and release or delete them")
+		p.warning(count(n, "message is", "messages are")+" dead"+oldest+": neither delivered nor reported", "see why with `stagecoach quarantine list --dead`, mend it, and release or delete them")
 	case depot.Retry:
 		if age > retryLong {
-			p.warning(count(n, "message is", "messages are")+" tried again and again"+oldest, "see what their destinations answer")
+			p.warning(count(n, "message is", "messages are")+" tried again and again"+oldest, "see with `stagecoach queue list --room retry` what their destinations answer")
 		}
 	}
 }
