@@ -48,9 +48,9 @@ routes:
 
 // signers are the keys that openssl and gpg have made, and the folders that they verify with.
 type signers struct {
-	r             *rig.Rig
-	gpg, gpgsm    string
-	root, rootPEM string
+	r          *rig.Rig
+	gpg, gpgsm string
+	root       string
 }
 
 // TestSigned sends mail through a signer whose keys others have made, and lets them verify what left egress.
