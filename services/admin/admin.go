@@ -25,6 +25,7 @@ type Services struct {
 	Archive adminv1.ArchiveServiceServer
 	Dkim    adminv1.DkimServiceServer
 	Users   adminv1.UserServiceServer
+	Config  adminv1.ConfigServiceServer
 }
 
 // register adds the services that are there.
@@ -37,6 +38,7 @@ func (s *Services) register(r grpc.ServiceRegistrar) {
 	add(r, adminv1.RegisterArchiveServiceServer, s.Archive)
 	add(r, adminv1.RegisterDkimServiceServer, s.Dkim)
 	add(r, adminv1.RegisterUserServiceServer, s.Users)
+	add(r, adminv1.RegisterConfigServiceServer, s.Config)
 }
 
 func add[S comparable](r grpc.ServiceRegistrar, register func(grpc.ServiceRegistrar, S), s S) {

@@ -43,8 +43,8 @@ func Serve(ctx context.Context, configFile string, log *slog.Logger) error {
 			log.Warn("deliveries were aborted", "error", err)
 		}
 	}()
-	// A chain may be of ingress alone, so ingress calls too.
-	server, err := service.Listen(cfg.Egress.Address, pki, append(cfg.StageIdentities(), "ingress"), log)
+	// A chain may be of ingress alone, so ingress calls too; egress itself asks for its health.
+	server, err := service.Listen(cfg.Egress.Address, pki, append(cfg.StageIdentities(), "ingress", "egress"), log)
 	if err != nil {
 		return err
 	}

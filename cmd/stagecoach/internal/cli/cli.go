@@ -43,7 +43,7 @@ func Commands(o Options) []*cobra.Command {
 	a := newApp(o)
 	return []*cobra.Command{
 		a.sendCommand(), a.statusCommand(), a.traceCommand(), a.tryCommand(), a.queueCommand(), a.quarantineCommand(),
-		a.routeCommand(), a.archiveCommand(), a.dkimCommand(), a.userCommand(), exitCodesTopic(), connectionTopic(), outputTopic(),
+		a.routeCommand(), a.chainCommand(), a.configCommand(), a.archiveCommand(), a.dkimCommand(), a.userCommand(), a.pkiCommand(), exitCodesTopic(), connectionTopic(), outputTopic(),
 	}
 }
 

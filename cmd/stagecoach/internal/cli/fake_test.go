@@ -42,6 +42,7 @@ type fake struct {
 	adminv1.UnimplementedPreviewServiceServer
 	adminv1.UnimplementedDkimServiceServer
 	adminv1.UnimplementedUserServiceServer
+	adminv1.UnimplementedConfigServiceServer
 	adminv1.UnimplementedStatusServiceServer
 
 	socket string
@@ -60,6 +61,8 @@ type fake struct {
 	preview  []*adminv1.PreviewResponse
 	keys     []*adminv1.DkimKey
 	users    []string
+	file     *adminv1.GetConfigResponse
+	edit     *adminv1.EditChainResponse
 	status   *adminv1.GetStatusResponse
 }
 
@@ -90,6 +93,7 @@ func newFake(t *testing.T) *fake {
 	adminv1.RegisterPreviewServiceServer(s, f)
 	adminv1.RegisterDkimServiceServer(s, f)
 	adminv1.RegisterUserServiceServer(s, f)
+	adminv1.RegisterConfigServiceServer(s, f)
 	adminv1.RegisterStatusServiceServer(s, f)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()

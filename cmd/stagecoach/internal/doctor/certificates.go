@@ -70,7 +70,7 @@ func (e *Env) types() []string {
 	return types
 }
 
-const pkiRemedy = "Make it again, signed by the key of ca.pem (docs/operations.md, Certificates between services)."
+const pkiRemedy = "Make it again, signed by the key of ca.pem, with `stagecoach pki renew` (docs/operations.md, Certificates between services)."
 
 // pki looks at the identities that are on this machine; it needs only those of the services that run here.
 func (n *notes) pki(e *Env, dir string) {

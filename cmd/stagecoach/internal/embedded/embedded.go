@@ -52,6 +52,7 @@ type Installation struct {
 	o       Options
 	config  *config.Config // that it was started with
 	current atomic.Pointer[config.Config]
+	watch   atomic.Pointer[config.Watcher]
 	nats    *bus.Server
 	stages  *chain.Stages
 	egress  *egress.Egress
@@ -124,6 +125,7 @@ func (in *Installation) services() admin.Services {
 		Routes:  in.ingress.Routes(),
 		Status:  in.ingress.Status(),
 		Users:   in.ingress.Users(),
+		Config:  in.configuration(),
 		Archive: archive.Service(in.current.Load, in.o.Logger),
 		Dkim:    signer.Service(in.current.Load, in.stages, in.o.Logger),
 	}
@@ -135,6 +137,7 @@ func (in *Installation) atEnd(f func() error) { in.closers = append(in.closers, 
 func (in *Installation) Run(ctx context.Context) error {
 	if in.o.File != "" {
 		watch := in.o.Reading.Watch(ctx, in.o.File, in.config, in.o.Logger, in.update)
+		in.watch.Store(watch)
 		defer watch.Close()
 	}
 	group, ctx := errgroup.WithContext(ctx)
