@@ -4,7 +4,7 @@ TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
 RUN ?= .
 
-.PHONY: build test race fuzz lint gen faults interop bench check
+.PHONY: build test race fuzz lint gen faults interop bench images compose-test check
 
 build: ## every module by itself, as an image builds it
 	@for m in $(MODULES); do echo "build $$m"; GOWORK=off CGO_ENABLED=0 go -C $$m build ./... || exit 1; done
@@ -35,5 +35,12 @@ interop: ## against programs that are not ours, which it installs (apt-get, as r
 
 bench: ## against a bare relay, in one run; five minutes, ARGS="-mode bare,up -corpus mixed -rate 0" for a part
 	go run ./test/bench $(ARGS)
+
+images: ## container images, with base images of this machine's making, so without a registry
+	./deploy/compose/images --local
+
+compose-test: ## the compose file: built, started, tried and stopped; needs an engine
+	./deploy/compose/plugin/install
+	./deploy/compose/test --local
 
 check: test race lint build
