@@ -199,14 +199,6 @@ func (s *Shard) readDepot(ctx context.Context, upTo uint64) error {
 	})
 }
 
-const (
-	// readAhead is how many records wait in memory while a stream is read: five hundred of half a megabyte are too many.
-	// A limit by bytes alone makes the library allocate room for two million, for every read.
-	readAhead = 64
-	// readBytes bounds one request, in bytes; it is larger than any record.
-	readBytes = 16 << 20
-)
-
 // readUpTo reads a stream in order, up to a sequence that is known to be there.
 func readUpTo(ctx context.Context, stream jetstream.Stream, filter []string, upTo uint64, each func(jetstream.Msg, uint64) error) error {
 	return readWith(ctx, stream, jetstream.OrderedConsumerConfig{FilterSubjects: filter}, upTo, each)
@@ -218,7 +210,9 @@ func readWith(ctx context.Context, stream jetstream.Stream, cfg jetstream.Ordere
 	if err != nil {
 		return fmt.Errorf("spool: reading %s: %w", name, err)
 	}
-	it, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(readAhead, readBytes))
+	// By bytes: five hundred records of half a megabyte are not to wait in memory. (By messages and bytes the library
+	// drops what comes faster than it is read, and begins again.)
+	it, err := c.Messages(jetstream.PullMaxBytes(16 << 20))
 	if err != nil {
 		return fmt.Errorf("spool: reading %s: %w", name, err)
 	}
