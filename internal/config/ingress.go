@@ -49,9 +49,13 @@ func (b *builder) ingress() {
 }
 
 func (b *builder) certificate() {
-	raw := &b.raw.Ingress.V.Certificate
+	b.c.Ingress.Certificate = b.keyPair(&b.raw.Ingress.V.Certificate, "ingress")
+}
+
+// keyPair are the files of a certificate and its key, which a service reads.
+func (b *builder) keyPair(raw *val[rawKeyPair], service string) KeyPair {
 	if !raw.set {
-		return
+		return KeyPair{}
 	}
 	file, key := &raw.V.File, &raw.V.KeyFile
 	if file.missing() {
@@ -60,7 +64,7 @@ func (b *builder) certificate() {
 	if key.missing() {
 		b.missing(raw.at, raw.path, "key_file", "")
 	}
-	b.c.Ingress.Certificate = KeyPair{File: b.file(file, "ingress"), KeyFile: b.secret(key, "ingress")}
+	return KeyPair{File: b.file(file, service), KeyFile: b.secret(key, service)}
 }
 
 func (b *builder) limits() {

@@ -131,6 +131,8 @@ func (b *builder) build(d *decoder) {
 	b.chains()
 	b.domainsTaken()
 	b.public()
+	b.admin()
+	b.telemetry()
 	b.addresses()
 }
 

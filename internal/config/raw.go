@@ -100,6 +100,8 @@ type rawFile struct {
 	Chains     val[[]val[rawChain]]     `yaml:"chains"`
 	Egress     val[rawEgress]           `yaml:"egress"`
 	Routes     val[namedList[rawRoute]] `yaml:"routes"`
+	Admin      val[rawAdmin]            `yaml:"admin"`
+	Telemetry  val[rawTelemetry]        `yaml:"telemetry"`
 }
 
 type rawNATS struct {
@@ -189,6 +191,7 @@ type rawRelay struct {
 	Networks  texts       `yaml:"networks"`
 	Listeners texts       `yaml:"listeners"`
 	Auth      val[string] `yaml:"auth"`
+	Grants    val[bool]   `yaml:"grants"`
 	Senders   texts       `yaml:"senders"`
 }
 

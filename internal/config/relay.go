@@ -20,7 +20,7 @@ func (b *builder) relay() {
 	var open []granted
 	for i := range b.raw.Relay {
 		raw := &b.raw.Relay[i]
-		r := RelayRule{Name: raw.V.Name.V, Auth: b.oneOf(&raw.V.Auth, "", "required") == "required"}
+		r := RelayRule{Name: raw.V.Name.V, Auth: b.oneOf(&raw.V.Auth, "", "required") == "required", Grants: raw.V.Grants.V}
 		if raw.V.Name.missing() {
 			b.missing(raw.at, raw.path, "name", "")
 		} else if b.name(&raw.V.Name) {
@@ -40,12 +40,12 @@ func (b *builder) relay() {
 		}
 		r.Listeners = b.listenerNames(raw.V.Listeners)
 		r.Senders = b.patterns(raw.V.Senders)
-		if !r.Auth && len(raw.V.Networks) == 0 && !raw.bad {
+		if !r.Auth && !r.Grants && len(raw.V.Networks) == 0 && !raw.bad {
 			what := "names nobody"
 			if len(raw.V.Senders) > 0 {
 				what = "goes by the sender alone, which anybody can forge"
 			}
-			b.p.add(raw.at, raw.path, "%s: add networks, or auth: required", what)
+			b.p.add(raw.at, raw.path, "%s: add networks, grants: true, or auth: required", what)
 		}
 		if r.Auth {
 			b.authPossible(raw, r)

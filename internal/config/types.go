@@ -23,6 +23,8 @@ type Config struct {
 	Chains     []*Chain // in the order of the file: the first match wins
 	Egress     Endpoint
 	Routes     map[string]*Route
+	Admin      Admin
+	Telemetry  Telemetry
 
 	// Dir is the folder of the file: relative paths start here.
 	Dir string
@@ -108,6 +110,8 @@ type RelayRule struct {
 	Networks  []netip.Prefix
 	Listeners []string
 	Auth      bool
+	// Grants: an address that an operator has granted leave to, for a time, satisfies the rule as one of Networks does.
+	Grants bool
 	// Senders are patterns ("*@example.com", "user@example.com", "@example.com") that narrow the rule.
 	Senders []string
 }

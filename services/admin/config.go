@@ -121,17 +121,17 @@ func (s *configService) EditChain(ctx context.Context, r *adminv1.EditChainReque
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	resp := &adminv1.EditChainResponse{Diff: unified(s.o.File, string(old), string(now)), Revision: revisionOf(now)}
+	resp := &adminv1.ConfigChange{Diff: unified(s.o.File, string(old), string(now)), Revision: revisionOf(now)}
 	warnings, err := s.o.Running.Check(now)
 	resp.Warnings, resp.Errors = texts(warnings), errorTexts(err)
 	if len(resp.Errors) > 0 || r.GetDryRun() {
-		return resp, nil
+		return &adminv1.EditChainResponse{Change: resp}, nil
 	}
-	return resp, s.commit(ctx, old, now, resp)
+	return &adminv1.EditChainResponse{Change: resp}, s.commit(ctx, old, now, resp)
 }
 
 // commit writes the file and puts it in force, and says in the answer how far that came.
-func (s *configService) commit(ctx context.Context, old, now []byte, resp *adminv1.EditChainResponse) error {
+func (s *configService) commit(ctx context.Context, old, now []byte, resp *adminv1.ConfigChange) error {
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}

@@ -87,14 +87,14 @@ func TestEditChain(t *testing.T) {
 	r.DryRun = true
 	resp, err := s.EditChain(t.Context(), r)
 	want := fmt.Sprintf("--- %s\n+++ %s\n@@ -2,5 +2,5 @@\n stages: {a: {}, b: {}, bad: {}}\n chains:\n   - name: out\n-    stages: [a] # one\n+    stages: [a, {use: b, on_error: skip}] # one\n     deliver: outbox\n", p.file, p.file)
-	if err != nil || resp.GetDiff() != want || resp.GetWritten() || resp.GetInForce() || resp.GetRevision() != revisionOf([]byte(edited)) || len(resp.GetWarnings()) != 1 || p.reloads != 0 {
+	if err != nil || resp.GetChange().GetDiff() != want || resp.GetChange().GetWritten() || resp.GetChange().GetInForce() || resp.GetChange().GetRevision() != revisionOf([]byte(edited)) || len(resp.GetChange().GetWarnings()) != 1 || p.reloads != 0 {
 		t.Errorf("a dry run: %v, %v", resp, err)
 	}
 	p.holds(t, chainsFile)
 
 	r.DryRun = false
 	resp, err = s.EditChain(t.Context(), r)
-	if err != nil || resp.GetDiff() != want || !resp.GetWritten() || !resp.GetInForce() || resp.GetProblem() != "" || p.reloads != 1 {
+	if err != nil || resp.GetChange().GetDiff() != want || !resp.GetChange().GetWritten() || !resp.GetChange().GetInForce() || resp.GetChange().GetProblem() != "" || p.reloads != 1 {
 		t.Errorf("%v, %v", resp, err)
 	}
 	p.holds(t, edited)
@@ -107,7 +107,7 @@ func TestEditChain(t *testing.T) {
 	}
 	// And back.
 	resp, err = s.EditChain(t.Context(), &adminv1.EditChainRequest{Chain: "out", Edit: &adminv1.EditChainRequest_Remove{Remove: &adminv1.RemoveUse{Stage: "b"}}})
-	if err != nil || !resp.GetInForce() {
+	if err != nil || !resp.GetChange().GetInForce() {
 		t.Errorf("%v, %v", resp, err)
 	}
 	p.holds(t, chainsFile)
@@ -117,7 +117,7 @@ func TestEditChain(t *testing.T) {
 func TestBrokenEdit(t *testing.T) {
 	s, p := newConfigService(t)
 	resp, err := s.EditChain(t.Context(), insertUse("bad"))
-	if err != nil || len(resp.GetErrors()) != 2 || !strings.Contains(resp.GetErrors()[0], "stagecoach.yaml:5:14: bad is bad") || resp.GetWritten() || resp.GetDiff() == "" {
+	if err != nil || len(resp.GetChange().GetErrors()) != 2 || !strings.Contains(resp.GetChange().GetErrors()[0], "stagecoach.yaml:5:14: bad is bad") || resp.GetChange().GetWritten() || resp.GetChange().GetDiff() == "" {
 		t.Errorf("%v, %v", resp, err)
 	}
 	for _, r := range []*adminv1.EditChainRequest{insertUse("nobody"), {Chain: "out"}, {Chain: "outt", Edit: insertUse("b").GetEdit()}} {
@@ -138,7 +138,7 @@ func TestReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp, err := s.EditChain(t.Context(), insertUse("b"))
-	if err != nil || resp.GetWritten() || resp.GetInForce() || !strings.Contains(resp.GetProblem(), "read-only") || !strings.Contains(resp.GetDiff(), "+    stages: [a, {use: b") {
+	if err != nil || resp.GetChange().GetWritten() || resp.GetChange().GetInForce() || !strings.Contains(resp.GetChange().GetProblem(), "read-only") || !strings.Contains(resp.GetChange().GetDiff(), "+    stages: [a, {use: b") {
 		t.Errorf("%v, %v", resp, err)
 	}
 	p.holds(t, chainsFile)
@@ -173,7 +173,7 @@ func TestLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.o.File, s.file.path = link, link
-	if resp, err := s.EditChain(t.Context(), insertUse("b")); err != nil || !resp.GetInForce() {
+	if resp, err := s.EditChain(t.Context(), insertUse("b")); err != nil || !resp.GetChange().GetInForce() {
 		t.Errorf("%v, %v", resp, err)
 	}
 	p.holds(t, edited)
@@ -187,7 +187,7 @@ func TestNotTakenUp(t *testing.T) {
 	s, p := newConfigService(t)
 	p.refuse = errors.New("stage b cannot run it")
 	resp, err := s.EditChain(t.Context(), insertUse("b"))
-	if err != nil || !resp.GetWritten() || resp.GetInForce() || resp.GetProblem() != "stage b cannot run it" {
+	if err != nil || !resp.GetChange().GetWritten() || resp.GetChange().GetInForce() || resp.GetChange().GetProblem() != "stage b cannot run it" {
 		t.Errorf("%v, %v", resp, err)
 	}
 	p.holds(t, edited)

@@ -79,11 +79,11 @@ routes:
 	}
 	wrong := insert("footer", behind)
 	wrong.GetInsert().Use.Inline, wrong.GetInsert().Use.Shadow = true, true
-	if resp, err := c.EditChain(ctx, wrong); err != nil || len(resp.GetErrors()) == 0 || resp.GetWritten() || file() != before {
+	if resp, err := c.EditChain(ctx, wrong); err != nil || len(resp.GetChange().GetErrors()) == 0 || resp.GetChange().GetWritten() || file() != before {
 		t.Errorf("what is wrong: %v, %v", resp, err)
 	}
 	resp, err := c.EditChain(ctx, insert("footer", behind))
-	if err != nil || !resp.GetInForce() || !strings.Contains(resp.GetDiff(), "\n+      - {use: footer, on_error: skip}\n") {
+	if err != nil || !resp.GetChange().GetInForce() || !strings.Contains(resp.GetChange().GetDiff(), "\n+      - {use: footer, on_error: skip}\n") {
 		t.Fatalf("insert: %v, %v", resp, err)
 	}
 	if want := strings.Replace(before, "# scans\n", "# scans\n      - {use: footer, on_error: skip}\n", 1); file() != want {
@@ -93,7 +93,7 @@ routes:
 		t.Errorf("%d footers in text and HTML, after it was put in", n)
 	}
 	resp, err = c.EditChain(ctx, &adminv1.EditChainRequest{Chain: "outbound", Edit: &adminv1.EditChainRequest_Remove{Remove: &adminv1.RemoveUse{Stage: "footer"}}})
-	if err != nil || !resp.GetInForce() || file() != before {
+	if err != nil || !resp.GetChange().GetInForce() || file() != before {
 		t.Fatalf("remove: %v, %v\n%s", resp, err, file())
 	}
 	if n := footers(); n != 0 {

@@ -26,6 +26,7 @@ const root = "../../proto"
 
 // services are what the generated stubs offer.
 var services = []grpc.ServiceDesc{adminv1.QueueService_ServiceDesc, adminv1.TraceService_ServiceDesc, adminv1.PreviewService_ServiceDesc, adminv1.RouteService_ServiceDesc, adminv1.StatusService_ServiceDesc, adminv1.ArchiveService_ServiceDesc, adminv1.DkimService_ServiceDesc, adminv1.UserService_ServiceDesc, adminv1.ConfigService_ServiceDesc,
+	adminv1.NodeService_ServiceDesc, adminv1.EventService_ServiceDesc, adminv1.StatisticsService_ServiceDesc, adminv1.GrantService_ServiceDesc, adminv1.AccessService_ServiceDesc,
 	relayv1.RelayService_ServiceDesc, stagev1.StageService_ServiceDesc}
 
 // A .proto file that was changed without `make gen` is found here.

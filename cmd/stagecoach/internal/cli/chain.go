@@ -240,7 +240,7 @@ func (a *app) chainEdit(dryRun *bool, use, short string, args int, edit func(arg
 				if err != nil {
 					return err
 				}
-				return o.edited(cmd, resp, *dryRun)
+				return o.edited(cmd, resp.GetChange(), *dryRun)
 			})
 		},
 	}

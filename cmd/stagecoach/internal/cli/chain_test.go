@@ -15,7 +15,7 @@ func (f *fake) GetConfig(context.Context, *adminv1.GetConfigRequest) (*adminv1.G
 }
 
 func (f *fake) EditChain(context.Context, *adminv1.EditChainRequest) (*adminv1.EditChainResponse, error) {
-	return f.edit, nil
+	return &adminv1.EditChainResponse{Change: f.edit}, nil
 }
 
 func configSample() *adminv1.GetConfigResponse {
@@ -30,7 +30,7 @@ const diffSample = "--- f\n+++ f\n@@ -1,2 +1,2 @@\n-a\x1b\n+b\n c\n"
 // What is asked of the service is what was typed.
 func TestChainRequests(t *testing.T) {
 	f := newFake(t)
-	f.edit = &adminv1.EditChainResponse{Diff: diffSample, Written: true, InForce: true}
+	f.edit = &adminv1.ConfigChange{Diff: diffSample, Written: true, InForce: true}
 	insert := func(u *adminv1.ConfigUse, p *adminv1.UsePlace) *adminv1.EditChainRequest {
 		return &adminv1.EditChainRequest{Chain: "out", Edit: &adminv1.EditChainRequest_Insert{Insert: &adminv1.InsertUse{Use: u, Place: p}}}
 	}
@@ -66,17 +66,17 @@ func TestChainRequests(t *testing.T) {
 func TestChainOutcome(t *testing.T) {
 	f := newFake(t)
 	for _, c := range []struct {
-		resp   *adminv1.EditChainResponse
+		resp   *adminv1.ConfigChange
 		more   string
 		code   int
 		stderr string
 	}{
-		{&adminv1.EditChainResponse{Diff: diffSample, Written: true, InForce: true, Revision: "0123456789abcdef"}, "", ExitDone, "in force from the next message on: revision 0123456789ab\n"},
-		{&adminv1.EditChainResponse{Diff: diffSample, Warnings: []string{"be\x1bware"}}, "--dry-run", ExitDone, "warning: be"},
-		{&adminv1.EditChainResponse{Diff: diffSample, Errors: []string{"f:1:2: one", "f:3:4: two\x1b"}}, "--dry-run", ExitFailed, "f:1:2: one\nf:3:4: two"},
-		{&adminv1.EditChainResponse{Diff: diffSample, Problem: "read-only: f has mode 0444"}, "", ExitFailed, "mode 0444\nWhat is shown is the patch"},
-		{&adminv1.EditChainResponse{Diff: diffSample, Written: true, Problem: "stage b cannot run it"}, "", ExitPartly, "not in force: stage b cannot run it"},
-		{&adminv1.EditChainResponse{Written: true, InForce: true}, "", ExitDone, "nothing changes"},
+		{&adminv1.ConfigChange{Diff: diffSample, Written: true, InForce: true, Revision: "0123456789abcdef"}, "", ExitDone, "in force from the next message on: revision 0123456789ab\n"},
+		{&adminv1.ConfigChange{Diff: diffSample, Warnings: []string{"be\x1bware"}}, "--dry-run", ExitDone, "warning: be"},
+		{&adminv1.ConfigChange{Diff: diffSample, Errors: []string{"f:1:2: one", "f:3:4: two\x1b"}}, "--dry-run", ExitFailed, "f:1:2: one\nf:3:4: two"},
+		{&adminv1.ConfigChange{Diff: diffSample, Problem: "read-only: f has mode 0444"}, "", ExitFailed, "mode 0444\nWhat is shown is the patch"},
+		{&adminv1.ConfigChange{Diff: diffSample, Written: true, Problem: "stage b cannot run it"}, "", ExitPartly, "not in force: stage b cannot run it"},
+		{&adminv1.ConfigChange{Written: true, InForce: true}, "", ExitDone, "nothing changes"},
 	} {
 		f.edit = c.resp
 		for _, how := range []string{"terminal", "pipe", "json"} {

@@ -83,7 +83,7 @@ func unknownChain(name string, known []string) error {
 }
 
 // edited prints an edit of the file: the diff, and what became of it.
-func (o *output) edited(cmd *cobra.Command, r *adminv1.EditChainResponse, dryRun bool) error {
+func (o *output) edited(cmd *cobra.Command, r *adminv1.ConfigChange, dryRun bool) error {
 	if o.asJSON {
 		if err := o.message(r); err != nil {
 			return err

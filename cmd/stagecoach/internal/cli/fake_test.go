@@ -62,7 +62,7 @@ type fake struct {
 	keys     []*adminv1.DkimKey
 	users    []string
 	file     *adminv1.GetConfigResponse
-	edit     *adminv1.EditChainResponse
+	edit     *adminv1.ConfigChange
 	status   *adminv1.GetStatusResponse
 }
 

@@ -11,6 +11,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -307,7 +308,9 @@ type EditChainRequest struct {
 	//	*EditChainRequest_Replace
 	Edit isEditChainRequest_Edit `protobuf_oneof:"edit"`
 	// Say what would be, and change nothing.
-	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, in one line of at most 500 bytes, for the history.
+	Comment       string `protobuf:"bytes,7,opt,name=comment,proto3" json:"comment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +400,13 @@ func (x *EditChainRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *EditChainRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
 }
 
 type isEditChainRequest_Edit interface {
@@ -745,20 +755,8 @@ func (x *ReplaceUse) GetBy() string {
 }
 
 type EditChainResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unified, from the file as it was; empty: nothing changes.
-	Diff string `protobuf:"bytes,1,opt,name=diff,proto3" json:"diff,omitempty"`
-	// Of the changed text.
-	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// As `stagecoach check` says them. With errors nothing was written.
-	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	Errors   []string `protobuf:"bytes,4,rep,name=errors,proto3" json:"errors,omitempty"`
-	// The file has the change.
-	Written bool `protobuf:"varint,5,opt,name=written,proto3" json:"written,omitempty"`
-	// The change is in force: the next message runs by it.
-	InForce bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
-	// Why it is not written, or not in force.
-	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *ConfigChange          `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,60 +791,838 @@ func (*EditChainResponse) Descriptor() ([]byte, []int) {
 	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *EditChainResponse) GetDiff() string {
+func (x *EditChainResponse) GetChange() *ConfigChange {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+// ConfigChange is what becomes, or would become, of the file.
+type ConfigChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unified, from the file as it was; empty: nothing changes.
+	Diff string `protobuf:"bytes,1,opt,name=diff,proto3" json:"diff,omitempty"`
+	// Of the changed text.
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As `stagecoach check` says them. With errors nothing was written.
+	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Errors   []string `protobuf:"bytes,4,rep,name=errors,proto3" json:"errors,omitempty"`
+	// The file has the change.
+	Written bool `protobuf:"varint,5,opt,name=written,proto3" json:"written,omitempty"`
+	// The change is in force: the next message runs by it.
+	InForce bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// Why it is not written, or not in force.
+	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What differs in what it means: empty with errors.
+	Plan          []*PlanItem `protobuf:"bytes,8,rep,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigChange) Reset() {
+	*x = ConfigChange{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigChange) ProtoMessage() {}
+
+func (x *ConfigChange) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
+func (*ConfigChange) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConfigChange) GetDiff() string {
 	if x != nil {
 		return x.Diff
 	}
 	return ""
 }
 
-func (x *EditChainResponse) GetRevision() string {
+func (x *ConfigChange) GetRevision() string {
 	if x != nil {
 		return x.Revision
 	}
 	return ""
 }
 
-func (x *EditChainResponse) GetWarnings() []string {
+func (x *ConfigChange) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
 	}
 	return nil
 }
 
-func (x *EditChainResponse) GetErrors() []string {
+func (x *ConfigChange) GetErrors() []string {
 	if x != nil {
 		return x.Errors
 	}
 	return nil
 }
 
-func (x *EditChainResponse) GetWritten() bool {
+func (x *ConfigChange) GetWritten() bool {
 	if x != nil {
 		return x.Written
 	}
 	return false
 }
 
-func (x *EditChainResponse) GetInForce() bool {
+func (x *ConfigChange) GetInForce() bool {
 	if x != nil {
 		return x.InForce
 	}
 	return false
 }
 
-func (x *EditChainResponse) GetProblem() string {
+func (x *ConfigChange) GetProblem() string {
 	if x != nil {
 		return x.Problem
 	}
 	return ""
 }
 
+func (x *ConfigChange) GetPlan() []*PlanItem {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// PlanItem is one thing that a change of the file makes different.
+type PlanItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// listener, domain, relay, stage, chain, route, or the key of the file (hostname, nats, ingress.limits, …).
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// added, removed, changed, moved.
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// In one line each, for people: what it is now, and what it becomes.
+	From string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	// It takes effect at the next start only, of this service.
+	Restart       string `protobuf:"bytes,6,opt,name=restart,proto3" json:"restart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanItem) Reset() {
+	*x = PlanItem{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanItem) ProtoMessage() {}
+
+func (x *PlanItem) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanItem.ProtoReflect.Descriptor instead.
+func (*PlanItem) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PlanItem) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PlanItem) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlanItem) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PlanItem) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PlanItem) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *PlanItem) GetRestart() string {
+	if x != nil {
+		return x.Restart
+	}
+	return ""
+}
+
+type ValidateConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidateConfigRequest) Reset() {
+	*x = ValidateConfigRequest{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidateConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidateConfigRequest) ProtoMessage() {}
+
+func (x *ValidateConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidateConfigRequest.ProtoReflect.Descriptor instead.
+func (*ValidateConfigRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ValidateConfigRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ValidateConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *ConfigChange          `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidateConfigResponse) Reset() {
+	*x = ValidateConfigResponse{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidateConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidateConfigResponse) ProtoMessage() {}
+
+func (x *ValidateConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidateConfigResponse.ProtoReflect.Descriptor instead.
+func (*ValidateConfigResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ValidateConfigResponse) GetChange() *ConfigChange {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+type ApplyConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Text  string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// The revision that the text was made from; empty: whatever is there.
+	Base string `protobuf:"bytes,2,opt,name=base,proto3" json:"base,omitempty"`
+	// Say what would be, and change nothing.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, in one line of at most 500 bytes, for the history.
+	Comment       string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyConfigRequest) Reset() {
+	*x = ApplyConfigRequest{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyConfigRequest) ProtoMessage() {}
+
+func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyConfigRequest.ProtoReflect.Descriptor instead.
+func (*ApplyConfigRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ApplyConfigRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ApplyConfigRequest) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *ApplyConfigRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ApplyConfigRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type ApplyConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *ConfigChange          `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyConfigResponse) Reset() {
+	*x = ApplyConfigResponse{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyConfigResponse) ProtoMessage() {}
+
+func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyConfigResponse.ProtoReflect.Descriptor instead.
+func (*ApplyConfigResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ApplyConfigResponse) GetChange() *ConfigChange {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+type RollbackConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A revision of the history, or its first 6 digits or more; empty: the one before the file as it stands.
+	Revision      string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	DryRun        bool   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackConfigRequest) Reset() {
+	*x = RollbackConfigRequest{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackConfigRequest) ProtoMessage() {}
+
+func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackConfigRequest.ProtoReflect.Descriptor instead.
+func (*RollbackConfigRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RollbackConfigRequest) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *RollbackConfigRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RollbackConfigRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type RollbackConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *ConfigChange          `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackConfigResponse) Reset() {
+	*x = RollbackConfigResponse{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackConfigResponse) ProtoMessage() {}
+
+func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackConfigResponse.ProtoReflect.Descriptor instead.
+func (*RollbackConfigResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RollbackConfigResponse) GetChange() *ConfigChange {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+type ListRevisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 200; 0 is 50.
+	PageSize      uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsRequest) Reset() {
+	*x = ListRevisionsRequest{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsRequest) ProtoMessage() {}
+
+func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListRevisionsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRevisionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListRevisionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revisions     []*ConfigRevision      `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsResponse) Reset() {
+	*x = ListRevisionsResponse{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsResponse) ProtoMessage() {}
+
+func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListRevisionsResponse) GetRevisions() []*ConfigRevision {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+func (x *ListRevisionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ConfigRevision is one entry of the history.
+type ConfigRevision struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// The person; empty: it was changed in the file.
+	By string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	// The command in one line ("chain insert outbound footer-en after footer-de"), or "the file was changed".
+	What    string `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
+	Comment string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	// It is the file as it stands.
+	Current       bool `protobuf:"varint,6,opt,name=current,proto3" json:"current,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigRevision) Reset() {
+	*x = ConfigRevision{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigRevision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigRevision) ProtoMessage() {}
+
+func (x *ConfigRevision) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigRevision.ProtoReflect.Descriptor instead.
+func (*ConfigRevision) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConfigRevision) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *ConfigRevision) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ConfigRevision) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *ConfigRevision) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ConfigRevision) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *ConfigRevision) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+type GetRevisionRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision to compare with; empty: the file as it stands.
+	With          string `protobuf:"bytes,2,opt,name=with,proto3" json:"with,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRevisionRequest) Reset() {
+	*x = GetRevisionRequest{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRevisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRevisionRequest) ProtoMessage() {}
+
+func (x *GetRevisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRevisionRequest.ProtoReflect.Descriptor instead.
+func (*GetRevisionRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetRevisionRequest) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *GetRevisionRequest) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+type GetRevisionResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision *ConfigRevision        `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Text     string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Unified, from revision to with; and what differs in what it means.
+	Diff          string      `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	Plan          []*PlanItem `protobuf:"bytes,4,rep,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRevisionResponse) Reset() {
+	*x = GetRevisionResponse{}
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRevisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRevisionResponse) ProtoMessage() {}
+
+func (x *GetRevisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRevisionResponse.ProtoReflect.Descriptor instead.
+func (*GetRevisionResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetRevisionResponse) GetRevision() *ConfigRevision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+func (x *GetRevisionResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *GetRevisionResponse) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
+}
+
+func (x *GetRevisionResponse) GetPlan() []*PlanItem {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
 var File_stagecoach_admin_v1_config_proto protoreflect.FileDescriptor
 
 const file_stagecoach_admin_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" stagecoach/admin/v1/config.proto\x12\x13stagecoach.admin.v1\"\x12\n" +
+	" stagecoach/admin/v1/config.proto\x12\x13stagecoach.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetConfigRequest\"\x84\x02\n" +
 	"\x11GetConfigResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\tR\brevision\x12\x12\n" +
@@ -865,14 +1641,15 @@ const file_stagecoach_admin_v1_config_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x19\n" +
 	"\bon_error\x18\x02 \x01(\tR\aonError\x12\x16\n" +
 	"\x06inline\x18\x03 \x01(\bR\x06inline\x12\x16\n" +
-	"\x06shadow\x18\x04 \x01(\bR\x06shadow\"\xae\x02\n" +
+	"\x06shadow\x18\x04 \x01(\bR\x06shadow\"\xc8\x02\n" +
 	"\x10EditChainRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x128\n" +
 	"\x06insert\x18\x02 \x01(\v2\x1e.stagecoach.admin.v1.InsertUseH\x00R\x06insert\x128\n" +
 	"\x06remove\x18\x03 \x01(\v2\x1e.stagecoach.admin.v1.RemoveUseH\x00R\x06remove\x122\n" +
 	"\x04move\x18\x04 \x01(\v2\x1c.stagecoach.admin.v1.MoveUseH\x00R\x04move\x12;\n" +
 	"\areplace\x18\x05 \x01(\v2\x1f.stagecoach.admin.v1.ReplaceUseH\x00R\areplace\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRunB\x06\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x18\n" +
+	"\acomment\x18\a \x01(\tR\acommentB\x06\n" +
 	"\x04edit\"s\n" +
 	"\bUsePlace\x12\x18\n" +
 	"\x06before\x18\x01 \x01(\tH\x00R\x06before\x12\x16\n" +
@@ -891,18 +1668,72 @@ const file_stagecoach_admin_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"ReplaceUse\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"\xc6\x01\n" +
-	"\x11EditChainResponse\x12\x12\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"N\n" +
+	"\x11EditChainResponse\x129\n" +
+	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"\xf4\x01\n" +
+	"\fConfigChange\x12\x12\n" +
 	"\x04diff\x18\x01 \x01(\tR\x04diff\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1a\n" +
 	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x16\n" +
 	"\x06errors\x18\x04 \x03(\tR\x06errors\x12\x18\n" +
 	"\awritten\x18\x05 \x01(\bR\awritten\x12\x19\n" +
 	"\bin_force\x18\x06 \x01(\bR\ainForce\x12\x18\n" +
-	"\aproblem\x18\a \x01(\tR\aproblem2\xc7\x01\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\x121\n" +
+	"\x04plan\x18\b \x03(\v2\x1d.stagecoach.admin.v1.PlanItemR\x04plan\"\x88\x01\n" +
+	"\bPlanItem\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\x12\x18\n" +
+	"\arestart\x18\x06 \x01(\tR\arestart\"+\n" +
+	"\x15ValidateConfigRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"S\n" +
+	"\x16ValidateConfigResponse\x129\n" +
+	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"o\n" +
+	"\x12ApplyConfigRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\tR\x04base\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x18\n" +
+	"\acomment\x18\x04 \x01(\tR\acomment\"P\n" +
+	"\x13ApplyConfigResponse\x129\n" +
+	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"f\n" +
+	"\x15RollbackConfigRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"S\n" +
+	"\x16RollbackConfigResponse\x129\n" +
+	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"R\n" +
+	"\x14ListRevisionsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x82\x01\n" +
+	"\x15ListRevisionsResponse\x12A\n" +
+	"\trevisions\x18\x01 \x03(\v2#.stagecoach.admin.v1.ConfigRevisionR\trevisions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x01\n" +
+	"\x0eConfigRevision\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x12\n" +
+	"\x04what\x18\x04 \x01(\tR\x04what\x12\x18\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\x12\x18\n" +
+	"\acurrent\x18\x06 \x01(\bR\acurrent\"D\n" +
+	"\x12GetRevisionRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12\x12\n" +
+	"\x04with\x18\x02 \x01(\tR\x04with\"\xb1\x01\n" +
+	"\x13GetRevisionResponse\x12?\n" +
+	"\brevision\x18\x01 \x01(\v2#.stagecoach.admin.v1.ConfigRevisionR\brevision\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04diff\x18\x03 \x01(\tR\x04diff\x121\n" +
+	"\x04plan\x18\x04 \x03(\v2\x1d.stagecoach.admin.v1.PlanItemR\x04plan2\xc9\x05\n" +
 	"\rConfigService\x12Z\n" +
 	"\tGetConfig\x12%.stagecoach.admin.v1.GetConfigRequest\x1a&.stagecoach.admin.v1.GetConfigResponse\x12Z\n" +
-	"\tEditChain\x12%.stagecoach.admin.v1.EditChainRequest\x1a&.stagecoach.admin.v1.EditChainResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1;adminv1b\x06proto3"
+	"\tEditChain\x12%.stagecoach.admin.v1.EditChainRequest\x1a&.stagecoach.admin.v1.EditChainResponse\x12i\n" +
+	"\x0eValidateConfig\x12*.stagecoach.admin.v1.ValidateConfigRequest\x1a+.stagecoach.admin.v1.ValidateConfigResponse\x12`\n" +
+	"\vApplyConfig\x12'.stagecoach.admin.v1.ApplyConfigRequest\x1a(.stagecoach.admin.v1.ApplyConfigResponse\x12i\n" +
+	"\x0eRollbackConfig\x12*.stagecoach.admin.v1.RollbackConfigRequest\x1a+.stagecoach.admin.v1.RollbackConfigResponse\x12f\n" +
+	"\rListRevisions\x12).stagecoach.admin.v1.ListRevisionsRequest\x1a*.stagecoach.admin.v1.ListRevisionsResponse\x12`\n" +
+	"\vGetRevision\x12'.stagecoach.admin.v1.GetRevisionRequest\x1a(.stagecoach.admin.v1.GetRevisionResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_stagecoach_admin_v1_config_proto_rawDescOnce sync.Once
@@ -916,19 +1747,33 @@ func file_stagecoach_admin_v1_config_proto_rawDescGZIP() []byte {
 	return file_stagecoach_admin_v1_config_proto_rawDescData
 }
 
-var file_stagecoach_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_stagecoach_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_stagecoach_admin_v1_config_proto_goTypes = []any{
-	(*GetConfigRequest)(nil),  // 0: stagecoach.admin.v1.GetConfigRequest
-	(*GetConfigResponse)(nil), // 1: stagecoach.admin.v1.GetConfigResponse
-	(*ConfigChain)(nil),       // 2: stagecoach.admin.v1.ConfigChain
-	(*ConfigUse)(nil),         // 3: stagecoach.admin.v1.ConfigUse
-	(*EditChainRequest)(nil),  // 4: stagecoach.admin.v1.EditChainRequest
-	(*UsePlace)(nil),          // 5: stagecoach.admin.v1.UsePlace
-	(*InsertUse)(nil),         // 6: stagecoach.admin.v1.InsertUse
-	(*RemoveUse)(nil),         // 7: stagecoach.admin.v1.RemoveUse
-	(*MoveUse)(nil),           // 8: stagecoach.admin.v1.MoveUse
-	(*ReplaceUse)(nil),        // 9: stagecoach.admin.v1.ReplaceUse
-	(*EditChainResponse)(nil), // 10: stagecoach.admin.v1.EditChainResponse
+	(*GetConfigRequest)(nil),       // 0: stagecoach.admin.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),      // 1: stagecoach.admin.v1.GetConfigResponse
+	(*ConfigChain)(nil),            // 2: stagecoach.admin.v1.ConfigChain
+	(*ConfigUse)(nil),              // 3: stagecoach.admin.v1.ConfigUse
+	(*EditChainRequest)(nil),       // 4: stagecoach.admin.v1.EditChainRequest
+	(*UsePlace)(nil),               // 5: stagecoach.admin.v1.UsePlace
+	(*InsertUse)(nil),              // 6: stagecoach.admin.v1.InsertUse
+	(*RemoveUse)(nil),              // 7: stagecoach.admin.v1.RemoveUse
+	(*MoveUse)(nil),                // 8: stagecoach.admin.v1.MoveUse
+	(*ReplaceUse)(nil),             // 9: stagecoach.admin.v1.ReplaceUse
+	(*EditChainResponse)(nil),      // 10: stagecoach.admin.v1.EditChainResponse
+	(*ConfigChange)(nil),           // 11: stagecoach.admin.v1.ConfigChange
+	(*PlanItem)(nil),               // 12: stagecoach.admin.v1.PlanItem
+	(*ValidateConfigRequest)(nil),  // 13: stagecoach.admin.v1.ValidateConfigRequest
+	(*ValidateConfigResponse)(nil), // 14: stagecoach.admin.v1.ValidateConfigResponse
+	(*ApplyConfigRequest)(nil),     // 15: stagecoach.admin.v1.ApplyConfigRequest
+	(*ApplyConfigResponse)(nil),    // 16: stagecoach.admin.v1.ApplyConfigResponse
+	(*RollbackConfigRequest)(nil),  // 17: stagecoach.admin.v1.RollbackConfigRequest
+	(*RollbackConfigResponse)(nil), // 18: stagecoach.admin.v1.RollbackConfigResponse
+	(*ListRevisionsRequest)(nil),   // 19: stagecoach.admin.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),  // 20: stagecoach.admin.v1.ListRevisionsResponse
+	(*ConfigRevision)(nil),         // 21: stagecoach.admin.v1.ConfigRevision
+	(*GetRevisionRequest)(nil),     // 22: stagecoach.admin.v1.GetRevisionRequest
+	(*GetRevisionResponse)(nil),    // 23: stagecoach.admin.v1.GetRevisionResponse
+	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
 }
 var file_stagecoach_admin_v1_config_proto_depIdxs = []int32{
 	2,  // 0: stagecoach.admin.v1.GetConfigResponse.chains:type_name -> stagecoach.admin.v1.ConfigChain
@@ -940,15 +1785,34 @@ var file_stagecoach_admin_v1_config_proto_depIdxs = []int32{
 	3,  // 6: stagecoach.admin.v1.InsertUse.use:type_name -> stagecoach.admin.v1.ConfigUse
 	5,  // 7: stagecoach.admin.v1.InsertUse.place:type_name -> stagecoach.admin.v1.UsePlace
 	5,  // 8: stagecoach.admin.v1.MoveUse.place:type_name -> stagecoach.admin.v1.UsePlace
-	0,  // 9: stagecoach.admin.v1.ConfigService.GetConfig:input_type -> stagecoach.admin.v1.GetConfigRequest
-	4,  // 10: stagecoach.admin.v1.ConfigService.EditChain:input_type -> stagecoach.admin.v1.EditChainRequest
-	1,  // 11: stagecoach.admin.v1.ConfigService.GetConfig:output_type -> stagecoach.admin.v1.GetConfigResponse
-	10, // 12: stagecoach.admin.v1.ConfigService.EditChain:output_type -> stagecoach.admin.v1.EditChainResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 9: stagecoach.admin.v1.EditChainResponse.change:type_name -> stagecoach.admin.v1.ConfigChange
+	12, // 10: stagecoach.admin.v1.ConfigChange.plan:type_name -> stagecoach.admin.v1.PlanItem
+	11, // 11: stagecoach.admin.v1.ValidateConfigResponse.change:type_name -> stagecoach.admin.v1.ConfigChange
+	11, // 12: stagecoach.admin.v1.ApplyConfigResponse.change:type_name -> stagecoach.admin.v1.ConfigChange
+	11, // 13: stagecoach.admin.v1.RollbackConfigResponse.change:type_name -> stagecoach.admin.v1.ConfigChange
+	21, // 14: stagecoach.admin.v1.ListRevisionsResponse.revisions:type_name -> stagecoach.admin.v1.ConfigRevision
+	24, // 15: stagecoach.admin.v1.ConfigRevision.at:type_name -> google.protobuf.Timestamp
+	21, // 16: stagecoach.admin.v1.GetRevisionResponse.revision:type_name -> stagecoach.admin.v1.ConfigRevision
+	12, // 17: stagecoach.admin.v1.GetRevisionResponse.plan:type_name -> stagecoach.admin.v1.PlanItem
+	0,  // 18: stagecoach.admin.v1.ConfigService.GetConfig:input_type -> stagecoach.admin.v1.GetConfigRequest
+	4,  // 19: stagecoach.admin.v1.ConfigService.EditChain:input_type -> stagecoach.admin.v1.EditChainRequest
+	13, // 20: stagecoach.admin.v1.ConfigService.ValidateConfig:input_type -> stagecoach.admin.v1.ValidateConfigRequest
+	15, // 21: stagecoach.admin.v1.ConfigService.ApplyConfig:input_type -> stagecoach.admin.v1.ApplyConfigRequest
+	17, // 22: stagecoach.admin.v1.ConfigService.RollbackConfig:input_type -> stagecoach.admin.v1.RollbackConfigRequest
+	19, // 23: stagecoach.admin.v1.ConfigService.ListRevisions:input_type -> stagecoach.admin.v1.ListRevisionsRequest
+	22, // 24: stagecoach.admin.v1.ConfigService.GetRevision:input_type -> stagecoach.admin.v1.GetRevisionRequest
+	1,  // 25: stagecoach.admin.v1.ConfigService.GetConfig:output_type -> stagecoach.admin.v1.GetConfigResponse
+	10, // 26: stagecoach.admin.v1.ConfigService.EditChain:output_type -> stagecoach.admin.v1.EditChainResponse
+	14, // 27: stagecoach.admin.v1.ConfigService.ValidateConfig:output_type -> stagecoach.admin.v1.ValidateConfigResponse
+	16, // 28: stagecoach.admin.v1.ConfigService.ApplyConfig:output_type -> stagecoach.admin.v1.ApplyConfigResponse
+	18, // 29: stagecoach.admin.v1.ConfigService.RollbackConfig:output_type -> stagecoach.admin.v1.RollbackConfigResponse
+	20, // 30: stagecoach.admin.v1.ConfigService.ListRevisions:output_type -> stagecoach.admin.v1.ListRevisionsResponse
+	23, // 31: stagecoach.admin.v1.ConfigService.GetRevision:output_type -> stagecoach.admin.v1.GetRevisionResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_admin_v1_config_proto_init() }
@@ -974,7 +1838,7 @@ func file_stagecoach_admin_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_admin_v1_config_proto_rawDesc), len(file_stagecoach_admin_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/stage/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1018,11 +1019,309 @@ func (x *TraceWait) GetLast() *v11.Fate {
 	return nil
 }
 
+type GetShadowReportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// The stage in shadow.
+	Stage string `protobuf:"bytes,2,opt,name=stage,proto3" json:"stage,omitempty"`
+	// The stage to compare it with; empty: the one of its type in the same run, or none if there is none.
+	Beside string `protobuf:"bytes,3,opt,name=beside,proto3" json:"beside,omitempty"`
+	// Of messages that it saw within; unset since is 24 hours before until, unset until is now.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetShadowReportRequest) Reset() {
+	*x = GetShadowReportRequest{}
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetShadowReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetShadowReportRequest) ProtoMessage() {}
+
+func (x *GetShadowReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetShadowReportRequest.ProtoReflect.Descriptor instead.
+func (*GetShadowReportRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_trace_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetShadowReportRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *GetShadowReportRequest) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *GetShadowReportRequest) GetBeside() string {
+	if x != nil {
+		return x.Beside
+	}
+	return ""
+}
+
+func (x *GetShadowReportRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetShadowReportRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type GetShadowReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages that the stage judged in shadow; and those among them where it failed.
+	Messages uint64 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	Failed   uint64 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	// The stage that it was compared with; empty: none, so with a stage that lets all pass unchanged.
+	Beside string `protobuf:"bytes,3,opt,name=beside,proto3" json:"beside,omitempty"`
+	// Messages that the other stage did not judge: they are not compared.
+	Alone uint64 `protobuf:"varint,4,opt,name=alone,proto3" json:"alone,omitempty"`
+	// Each pair of verdicts that was seen, the most frequent first.
+	Verdicts []*ShadowVerdicts `protobuf:"bytes,5,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	// Where both let it pass: whether the edits are the same.
+	SameEdits  uint64 `protobuf:"varint,6,opt,name=same_edits,json=sameEdits,proto3" json:"same_edits,omitempty"`
+	OtherEdits uint64 `protobuf:"varint,7,opt,name=other_edits,json=otherEdits,proto3" json:"other_edits,omitempty"`
+	// Edits that were too large to be kept whole.
+	UnknownEdits uint64 `protobuf:"varint,8,opt,name=unknown_edits,json=unknownEdits,proto3" json:"unknown_edits,omitempty"`
+	// Ids of messages with other edits, at most 5.
+	OtherEditsExamples []string `protobuf:"bytes,9,rep,name=other_edits_examples,json=otherEditsExamples,proto3" json:"other_edits_examples,omitempty"`
+	// How long each took in the mean, and at most.
+	Took       *durationpb.Duration `protobuf:"bytes,10,opt,name=took,proto3" json:"took,omitempty"`
+	TookMost   *durationpb.Duration `protobuf:"bytes,11,opt,name=took_most,json=tookMost,proto3" json:"took_most,omitempty"`
+	BesideTook *durationpb.Duration `protobuf:"bytes,12,opt,name=beside_took,json=besideTook,proto3" json:"beside_took,omitempty"`
+	// There were more messages than could be read in time: these are the newest.
+	Partly        bool `protobuf:"varint,13,opt,name=partly,proto3" json:"partly,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetShadowReportResponse) Reset() {
+	*x = GetShadowReportResponse{}
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetShadowReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetShadowReportResponse) ProtoMessage() {}
+
+func (x *GetShadowReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetShadowReportResponse.ProtoReflect.Descriptor instead.
+func (*GetShadowReportResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_trace_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetShadowReportResponse) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetBeside() string {
+	if x != nil {
+		return x.Beside
+	}
+	return ""
+}
+
+func (x *GetShadowReportResponse) GetAlone() uint64 {
+	if x != nil {
+		return x.Alone
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetVerdicts() []*ShadowVerdicts {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *GetShadowReportResponse) GetSameEdits() uint64 {
+	if x != nil {
+		return x.SameEdits
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetOtherEdits() uint64 {
+	if x != nil {
+		return x.OtherEdits
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetUnknownEdits() uint64 {
+	if x != nil {
+		return x.UnknownEdits
+	}
+	return 0
+}
+
+func (x *GetShadowReportResponse) GetOtherEditsExamples() []string {
+	if x != nil {
+		return x.OtherEditsExamples
+	}
+	return nil
+}
+
+func (x *GetShadowReportResponse) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *GetShadowReportResponse) GetTookMost() *durationpb.Duration {
+	if x != nil {
+		return x.TookMost
+	}
+	return nil
+}
+
+func (x *GetShadowReportResponse) GetBesideTook() *durationpb.Duration {
+	if x != nil {
+		return x.BesideTook
+	}
+	return nil
+}
+
+func (x *GetShadowReportResponse) GetPartly() bool {
+	if x != nil {
+		return x.Partly
+	}
+	return false
+}
+
+type ShadowVerdicts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// continue, reject, defer, quarantine, discard, mixed (its recipients differ), failed.
+	Shadow   string `protobuf:"bytes,1,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Beside   string `protobuf:"bytes,2,opt,name=beside,proto3" json:"beside,omitempty"`
+	Messages uint64 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
+	// Ids, at most 5.
+	Examples      []string `protobuf:"bytes,4,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShadowVerdicts) Reset() {
+	*x = ShadowVerdicts{}
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowVerdicts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowVerdicts) ProtoMessage() {}
+
+func (x *ShadowVerdicts) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_trace_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowVerdicts.ProtoReflect.Descriptor instead.
+func (*ShadowVerdicts) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_trace_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ShadowVerdicts) GetShadow() string {
+	if x != nil {
+		return x.Shadow
+	}
+	return ""
+}
+
+func (x *ShadowVerdicts) GetBeside() string {
+	if x != nil {
+		return x.Beside
+	}
+	return ""
+}
+
+func (x *ShadowVerdicts) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *ShadowVerdicts) GetExamples() []string {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
 var File_stagecoach_admin_v1_trace_proto protoreflect.FileDescriptor
 
 const file_stagecoach_admin_v1_trace_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstagecoach/admin/v1/trace.proto\x12\x13stagecoach.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstagecoach/relay/v1/relay.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"\xb2\x02\n" +
+	"\x1fstagecoach/admin/v1/trace.proto\x12\x13stagecoach.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstagecoach/relay/v1/relay.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"\xb2\x02\n" +
 	"\x11FindTracesRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1117,11 +1416,41 @@ const file_stagecoach_admin_v1_trace_proto_rawDesc = "" +
 	"\x04room\x18\x03 \x01(\tR\x04room\x12\x1a\n" +
 	"\battempts\x18\x04 \x01(\rR\battempts\x12.\n" +
 	"\x04next\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12-\n" +
-	"\x04last\x18\x06 \x01(\v2\x19.stagecoach.relay.v1.FateR\x04last2\xc6\x01\n" +
+	"\x04last\x18\x06 \x01(\v2\x19.stagecoach.relay.v1.FateR\x04last\"\xc0\x01\n" +
+	"\x16GetShadowReportRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
+	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x16\n" +
+	"\x06beside\x18\x03 \x01(\tR\x06beside\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x8e\x04\n" +
+	"\x17GetShadowReportResponse\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\x04R\x06failed\x12\x16\n" +
+	"\x06beside\x18\x03 \x01(\tR\x06beside\x12\x14\n" +
+	"\x05alone\x18\x04 \x01(\x04R\x05alone\x12?\n" +
+	"\bverdicts\x18\x05 \x03(\v2#.stagecoach.admin.v1.ShadowVerdictsR\bverdicts\x12\x1d\n" +
+	"\n" +
+	"same_edits\x18\x06 \x01(\x04R\tsameEdits\x12\x1f\n" +
+	"\vother_edits\x18\a \x01(\x04R\n" +
+	"otherEdits\x12#\n" +
+	"\runknown_edits\x18\b \x01(\x04R\funknownEdits\x120\n" +
+	"\x14other_edits_examples\x18\t \x03(\tR\x12otherEditsExamples\x12-\n" +
+	"\x04took\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04took\x126\n" +
+	"\ttook_most\x18\v \x01(\v2\x19.google.protobuf.DurationR\btookMost\x12:\n" +
+	"\vbeside_took\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"besideTook\x12\x16\n" +
+	"\x06partly\x18\r \x01(\bR\x06partly\"x\n" +
+	"\x0eShadowVerdicts\x12\x16\n" +
+	"\x06shadow\x18\x01 \x01(\tR\x06shadow\x12\x16\n" +
+	"\x06beside\x18\x02 \x01(\tR\x06beside\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\x04R\bmessages\x12\x1a\n" +
+	"\bexamples\x18\x04 \x03(\tR\bexamples2\xb4\x02\n" +
 	"\fTraceService\x12]\n" +
 	"\n" +
 	"FindTraces\x12&.stagecoach.admin.v1.FindTracesRequest\x1a'.stagecoach.admin.v1.FindTracesResponse\x12W\n" +
-	"\bGetTrace\x12$.stagecoach.admin.v1.GetTraceRequest\x1a%.stagecoach.admin.v1.GetTraceResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1;adminv1b\x06proto3"
+	"\bGetTrace\x12$.stagecoach.admin.v1.GetTraceRequest\x1a%.stagecoach.admin.v1.GetTraceResponse\x12l\n" +
+	"\x0fGetShadowReport\x12+.stagecoach.admin.v1.GetShadowReportRequest\x1a,.stagecoach.admin.v1.GetShadowReportResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_stagecoach_admin_v1_trace_proto_rawDescOnce sync.Once
@@ -1135,59 +1464,71 @@ func file_stagecoach_admin_v1_trace_proto_rawDescGZIP() []byte {
 	return file_stagecoach_admin_v1_trace_proto_rawDescData
 }
 
-var file_stagecoach_admin_v1_trace_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_stagecoach_admin_v1_trace_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_stagecoach_admin_v1_trace_proto_goTypes = []any{
-	(*FindTracesRequest)(nil),     // 0: stagecoach.admin.v1.FindTracesRequest
-	(*FindTracesResponse)(nil),    // 1: stagecoach.admin.v1.FindTracesResponse
-	(*TraceSummary)(nil),          // 2: stagecoach.admin.v1.TraceSummary
-	(*GetTraceRequest)(nil),       // 3: stagecoach.admin.v1.GetTraceRequest
-	(*GetTraceResponse)(nil),      // 4: stagecoach.admin.v1.GetTraceResponse
-	(*Trace)(nil),                 // 5: stagecoach.admin.v1.Trace
-	(*TraceEvent)(nil),            // 6: stagecoach.admin.v1.TraceEvent
-	(*HopStep)(nil),               // 7: stagecoach.admin.v1.HopStep
-	(*Diff)(nil),                  // 8: stagecoach.admin.v1.Diff
-	(*Hunk)(nil),                  // 9: stagecoach.admin.v1.Hunk
-	(*TraceEnd)(nil),              // 10: stagecoach.admin.v1.TraceEnd
-	(*TraceWait)(nil),             // 11: stagecoach.admin.v1.TraceWait
-	nil,                           // 12: stagecoach.admin.v1.TraceSummary.StatesEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*v1.Envelope)(nil),           // 14: stagecoach.stage.v1.Envelope
-	(*v11.Fate)(nil),              // 15: stagecoach.relay.v1.Fate
-	(*v11.HopReport)(nil),         // 16: stagecoach.relay.v1.HopReport
-	(*v1.Rewrite)(nil),            // 17: stagecoach.stage.v1.Rewrite
+	(*FindTracesRequest)(nil),       // 0: stagecoach.admin.v1.FindTracesRequest
+	(*FindTracesResponse)(nil),      // 1: stagecoach.admin.v1.FindTracesResponse
+	(*TraceSummary)(nil),            // 2: stagecoach.admin.v1.TraceSummary
+	(*GetTraceRequest)(nil),         // 3: stagecoach.admin.v1.GetTraceRequest
+	(*GetTraceResponse)(nil),        // 4: stagecoach.admin.v1.GetTraceResponse
+	(*Trace)(nil),                   // 5: stagecoach.admin.v1.Trace
+	(*TraceEvent)(nil),              // 6: stagecoach.admin.v1.TraceEvent
+	(*HopStep)(nil),                 // 7: stagecoach.admin.v1.HopStep
+	(*Diff)(nil),                    // 8: stagecoach.admin.v1.Diff
+	(*Hunk)(nil),                    // 9: stagecoach.admin.v1.Hunk
+	(*TraceEnd)(nil),                // 10: stagecoach.admin.v1.TraceEnd
+	(*TraceWait)(nil),               // 11: stagecoach.admin.v1.TraceWait
+	(*GetShadowReportRequest)(nil),  // 12: stagecoach.admin.v1.GetShadowReportRequest
+	(*GetShadowReportResponse)(nil), // 13: stagecoach.admin.v1.GetShadowReportResponse
+	(*ShadowVerdicts)(nil),          // 14: stagecoach.admin.v1.ShadowVerdicts
+	nil,                             // 15: stagecoach.admin.v1.TraceSummary.StatesEntry
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*v1.Envelope)(nil),             // 17: stagecoach.stage.v1.Envelope
+	(*v11.Fate)(nil),                // 18: stagecoach.relay.v1.Fate
+	(*v11.HopReport)(nil),           // 19: stagecoach.relay.v1.HopReport
+	(*v1.Rewrite)(nil),              // 20: stagecoach.stage.v1.Rewrite
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
 }
 var file_stagecoach_admin_v1_trace_proto_depIdxs = []int32{
-	13, // 0: stagecoach.admin.v1.FindTracesRequest.since:type_name -> google.protobuf.Timestamp
-	13, // 1: stagecoach.admin.v1.FindTracesRequest.until:type_name -> google.protobuf.Timestamp
+	16, // 0: stagecoach.admin.v1.FindTracesRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 1: stagecoach.admin.v1.FindTracesRequest.until:type_name -> google.protobuf.Timestamp
 	2,  // 2: stagecoach.admin.v1.FindTracesResponse.traces:type_name -> stagecoach.admin.v1.TraceSummary
-	13, // 3: stagecoach.admin.v1.TraceSummary.received:type_name -> google.protobuf.Timestamp
-	12, // 4: stagecoach.admin.v1.TraceSummary.states:type_name -> stagecoach.admin.v1.TraceSummary.StatesEntry
+	16, // 3: stagecoach.admin.v1.TraceSummary.received:type_name -> google.protobuf.Timestamp
+	15, // 4: stagecoach.admin.v1.TraceSummary.states:type_name -> stagecoach.admin.v1.TraceSummary.StatesEntry
 	5,  // 5: stagecoach.admin.v1.GetTraceResponse.trace:type_name -> stagecoach.admin.v1.Trace
-	13, // 6: stagecoach.admin.v1.Trace.received:type_name -> google.protobuf.Timestamp
-	14, // 7: stagecoach.admin.v1.Trace.envelope:type_name -> stagecoach.stage.v1.Envelope
+	16, // 6: stagecoach.admin.v1.Trace.received:type_name -> google.protobuf.Timestamp
+	17, // 7: stagecoach.admin.v1.Trace.envelope:type_name -> stagecoach.stage.v1.Envelope
 	6,  // 8: stagecoach.admin.v1.Trace.events:type_name -> stagecoach.admin.v1.TraceEvent
-	13, // 9: stagecoach.admin.v1.TraceEvent.at:type_name -> google.protobuf.Timestamp
+	16, // 9: stagecoach.admin.v1.TraceEvent.at:type_name -> google.protobuf.Timestamp
 	7,  // 10: stagecoach.admin.v1.TraceEvent.hops:type_name -> stagecoach.admin.v1.HopStep
-	15, // 11: stagecoach.admin.v1.TraceEvent.fates:type_name -> stagecoach.relay.v1.Fate
+	18, // 11: stagecoach.admin.v1.TraceEvent.fates:type_name -> stagecoach.relay.v1.Fate
 	10, // 12: stagecoach.admin.v1.TraceEvent.ends:type_name -> stagecoach.admin.v1.TraceEnd
 	11, // 13: stagecoach.admin.v1.TraceEvent.waits:type_name -> stagecoach.admin.v1.TraceWait
-	16, // 14: stagecoach.admin.v1.HopStep.report:type_name -> stagecoach.relay.v1.HopReport
-	13, // 15: stagecoach.admin.v1.HopStep.at:type_name -> google.protobuf.Timestamp
+	19, // 14: stagecoach.admin.v1.HopStep.report:type_name -> stagecoach.relay.v1.HopReport
+	16, // 15: stagecoach.admin.v1.HopStep.at:type_name -> google.protobuf.Timestamp
 	8,  // 16: stagecoach.admin.v1.HopStep.diff:type_name -> stagecoach.admin.v1.Diff
 	9,  // 17: stagecoach.admin.v1.Diff.hunks:type_name -> stagecoach.admin.v1.Hunk
-	17, // 18: stagecoach.admin.v1.Diff.rewrites:type_name -> stagecoach.stage.v1.Rewrite
-	15, // 19: stagecoach.admin.v1.TraceEnd.fate:type_name -> stagecoach.relay.v1.Fate
-	13, // 20: stagecoach.admin.v1.TraceWait.next:type_name -> google.protobuf.Timestamp
-	15, // 21: stagecoach.admin.v1.TraceWait.last:type_name -> stagecoach.relay.v1.Fate
-	0,  // 22: stagecoach.admin.v1.TraceService.FindTraces:input_type -> stagecoach.admin.v1.FindTracesRequest
-	3,  // 23: stagecoach.admin.v1.TraceService.GetTrace:input_type -> stagecoach.admin.v1.GetTraceRequest
-	1,  // 24: stagecoach.admin.v1.TraceService.FindTraces:output_type -> stagecoach.admin.v1.FindTracesResponse
-	4,  // 25: stagecoach.admin.v1.TraceService.GetTrace:output_type -> stagecoach.admin.v1.GetTraceResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 18: stagecoach.admin.v1.Diff.rewrites:type_name -> stagecoach.stage.v1.Rewrite
+	18, // 19: stagecoach.admin.v1.TraceEnd.fate:type_name -> stagecoach.relay.v1.Fate
+	16, // 20: stagecoach.admin.v1.TraceWait.next:type_name -> google.protobuf.Timestamp
+	18, // 21: stagecoach.admin.v1.TraceWait.last:type_name -> stagecoach.relay.v1.Fate
+	16, // 22: stagecoach.admin.v1.GetShadowReportRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 23: stagecoach.admin.v1.GetShadowReportRequest.until:type_name -> google.protobuf.Timestamp
+	14, // 24: stagecoach.admin.v1.GetShadowReportResponse.verdicts:type_name -> stagecoach.admin.v1.ShadowVerdicts
+	21, // 25: stagecoach.admin.v1.GetShadowReportResponse.took:type_name -> google.protobuf.Duration
+	21, // 26: stagecoach.admin.v1.GetShadowReportResponse.took_most:type_name -> google.protobuf.Duration
+	21, // 27: stagecoach.admin.v1.GetShadowReportResponse.beside_took:type_name -> google.protobuf.Duration
+	0,  // 28: stagecoach.admin.v1.TraceService.FindTraces:input_type -> stagecoach.admin.v1.FindTracesRequest
+	3,  // 29: stagecoach.admin.v1.TraceService.GetTrace:input_type -> stagecoach.admin.v1.GetTraceRequest
+	12, // 30: stagecoach.admin.v1.TraceService.GetShadowReport:input_type -> stagecoach.admin.v1.GetShadowReportRequest
+	1,  // 31: stagecoach.admin.v1.TraceService.FindTraces:output_type -> stagecoach.admin.v1.FindTracesResponse
+	4,  // 32: stagecoach.admin.v1.TraceService.GetTrace:output_type -> stagecoach.admin.v1.GetTraceResponse
+	13, // 33: stagecoach.admin.v1.TraceService.GetShadowReport:output_type -> stagecoach.admin.v1.GetShadowReportResponse
+	31, // [31:34] is the sub-list for method output_type
+	28, // [28:31] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_admin_v1_trace_proto_init() }
@@ -1202,7 +1543,7 @@ func file_stagecoach_admin_v1_trace_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_admin_v1_trace_proto_rawDesc), len(file_stagecoach_admin_v1_trace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,8 +21,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TraceService_FindTraces_FullMethodName = "/stagecoach.admin.v1.TraceService/FindTraces"
-	TraceService_GetTrace_FullMethodName   = "/stagecoach.admin.v1.TraceService/GetTrace"
+	TraceService_FindTraces_FullMethodName      = "/stagecoach.admin.v1.TraceService/FindTraces"
+	TraceService_GetTrace_FullMethodName        = "/stagecoach.admin.v1.TraceService/GetTrace"
+	TraceService_GetShadowReport_FullMethodName = "/stagecoach.admin.v1.TraceService/GetShadowReport"
 )
 
 // TraceServiceClient is the client API for TraceService service.
@@ -35,6 +36,8 @@ type TraceServiceClient interface {
 	FindTraces(ctx context.Context, in *FindTracesRequest, opts ...grpc.CallOption) (*FindTracesResponse, error)
 	// GetTrace tells the way of one message. NOT_FOUND: the trail knows nothing of that id.
 	GetTrace(ctx context.Context, in *GetTraceRequest, opts ...grpc.CallOption) (*GetTraceResponse, error)
+	// GetShadowReport compares what a stage in shadow said and would have changed with what the chain did without it.
+	GetShadowReport(ctx context.Context, in *GetShadowReportRequest, opts ...grpc.CallOption) (*GetShadowReportResponse, error)
 }
 
 type traceServiceClient struct {
@@ -65,6 +68,16 @@ func (c *traceServiceClient) GetTrace(ctx context.Context, in *GetTraceRequest, 
 	return out, nil
 }
 
+func (c *traceServiceClient) GetShadowReport(ctx context.Context, in *GetShadowReportRequest, opts ...grpc.CallOption) (*GetShadowReportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetShadowReportResponse)
+	err := c.cc.Invoke(ctx, TraceService_GetShadowReport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TraceServiceServer is the server API for TraceService service.
 // All implementations must embed UnimplementedTraceServiceServer
 // for forward compatibility.
@@ -75,6 +88,8 @@ type TraceServiceServer interface {
 	FindTraces(context.Context, *FindTracesRequest) (*FindTracesResponse, error)
 	// GetTrace tells the way of one message. NOT_FOUND: the trail knows nothing of that id.
 	GetTrace(context.Context, *GetTraceRequest) (*GetTraceResponse, error)
+	// GetShadowReport compares what a stage in shadow said and would have changed with what the chain did without it.
+	GetShadowReport(context.Context, *GetShadowReportRequest) (*GetShadowReportResponse, error)
 	mustEmbedUnimplementedTraceServiceServer()
 }
 
@@ -90,6 +105,9 @@ func (UnimplementedTraceServiceServer) FindTraces(context.Context, *FindTracesRe
 }
 func (UnimplementedTraceServiceServer) GetTrace(context.Context, *GetTraceRequest) (*GetTraceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTrace not implemented")
+}
+func (UnimplementedTraceServiceServer) GetShadowReport(context.Context, *GetShadowReportRequest) (*GetShadowReportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetShadowReport not implemented")
 }
 func (UnimplementedTraceServiceServer) mustEmbedUnimplementedTraceServiceServer() {}
 func (UnimplementedTraceServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +166,24 @@ func _TraceService_GetTrace_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TraceService_GetShadowReport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetShadowReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TraceServiceServer).GetShadowReport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TraceService_GetShadowReport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TraceServiceServer).GetShadowReport(ctx, req.(*GetShadowReportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TraceService_ServiceDesc is the grpc.ServiceDesc for TraceService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +198,10 @@ var TraceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTrace",
 			Handler:    _TraceService_GetTrace_Handler,
+		},
+		{
+			MethodName: "GetShadowReport",
+			Handler:    _TraceService_GetShadowReport_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

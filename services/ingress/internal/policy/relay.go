@@ -39,8 +39,8 @@ func newRule(r config.RelayRule) (rule, error) {
 	if r.Name == "" || r.Name == Self {
 		return rule{}, fmt.Errorf("%s: a rule needs a name other than %q", where, Self)
 	}
-	if len(r.Networks) == 0 && !r.Auth {
-		return rule{}, fmt.Errorf("%s: names neither networks nor auth, so it lets everybody in", where)
+	if len(r.Networks) == 0 && !r.Auth && !r.Grants {
+		return rule{}, fmt.Errorf("%s: names neither networks nor grants nor auth, so it lets everybody in", where)
 	}
 	for _, n := range r.Networks {
 		if !r.Auth && everybody(n) {
@@ -59,7 +59,10 @@ func (r *rule) admits(c Client) bool {
 	if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, c.Listener) {
 		return false
 	}
-	return len(r.Networks) == 0 || contains(r.Networks, c.Addr)
+	if len(r.Networks) == 0 && !r.Grants {
+		return true
+	}
+	return contains(r.Networks, c.Addr)
 }
 
 func contains(networks []netip.Prefix, a netip.Addr) bool {
