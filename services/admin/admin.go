@@ -26,6 +26,11 @@ type Services struct {
 	Dkim    adminv1.DkimServiceServer
 	Users   adminv1.UserServiceServer
 	Config  adminv1.ConfigServiceServer
+	Nodes   adminv1.NodeServiceServer
+	Events  adminv1.EventServiceServer
+	Counted adminv1.StatisticsServiceServer
+	Grants  adminv1.GrantServiceServer
+	Access  adminv1.AccessServiceServer
 }
 
 // register adds the services that are there.
@@ -39,6 +44,11 @@ func (s *Services) register(r grpc.ServiceRegistrar) {
 	add(r, adminv1.RegisterDkimServiceServer, s.Dkim)
 	add(r, adminv1.RegisterUserServiceServer, s.Users)
 	add(r, adminv1.RegisterConfigServiceServer, s.Config)
+	add(r, adminv1.RegisterNodeServiceServer, s.Nodes)
+	add(r, adminv1.RegisterEventServiceServer, s.Events)
+	add(r, adminv1.RegisterStatisticsServiceServer, s.Counted)
+	add(r, adminv1.RegisterGrantServiceServer, s.Grants)
+	add(r, adminv1.RegisterAccessServiceServer, s.Access)
 }
 
 func add[S comparable](r grpc.ServiceRegistrar, register func(grpc.ServiceRegistrar, S), s S) {
