@@ -4,7 +4,7 @@ TOOL    := GOWORK=off go -C tools tool
 FUZZTIME ?= 10s
 RUN ?= .
 
-.PHONY: build test race fuzz lint gen faults interop bench images compose-test check
+.PHONY: build test race fuzz lint gen alerts faults interop bench images compose-test compose-faults reproducible check
 
 build: ## every module by itself, as an image builds it
 	@for m in $(MODULES); do echo "build $$m"; GOWORK=off CGO_ENABLED=0 go -C $$m build ./... || exit 1; done
@@ -26,6 +26,9 @@ lint:
 gen: ## generated code, after a change of proto/
 	./tools/gen
 
+alerts: ## what deploy/observability asks of Prometheus, by its own code
+	GOWORK=off go -C tools/promcheck test ./...
+
 faults: ## kills, pauses and cuts under load; six minutes, RUN=pattern for a part
 	go test -count=1 -tags faults -timeout 20m -run '$(RUN)' ./test/faults/...
 
@@ -39,8 +42,15 @@ bench: ## against a bare relay, in one run; five minutes, ARGS="-mode bare,up -c
 images: ## container images, with base images of this machine's making, so without a registry
 	./deploy/compose/images --local
 
-compose-test: ## the compose file: built, started, tried and stopped; needs an engine
-	./deploy/compose/plugin/install
-	./deploy/compose/test --local
+compose-test: ## the compose files, in containers of their own: needs an engine, and root; ten minutes, RUN=pattern for a part
+	@if docker info >/dev/null 2>&1; then ./deploy/compose/plugin/install && ./deploy/compose/images --local; fi
+	go test -count=1 -tags compose -timeout 20m -v -run '$(RUN)' -skip TestCluster ./test/compose
+
+compose-faults: ## of each kind one container of the cluster is killed, paused, cut off; half an hour, prints the recovery times
+	@if docker info >/dev/null 2>&1; then ./deploy/compose/plugin/install && ./deploy/compose/images --local; fi
+	go test -count=1 -tags compose -timeout 60m -v -run 'TestCluster' ./test/compose
+
+reproducible: ## two builds in two places give the same programs, byte for byte
+	./deploy/compose/images --twice
 
 check: test race lint build

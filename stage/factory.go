@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Settings are what the house gives to a stage; the operator's part is its config.
@@ -22,6 +24,10 @@ type Settings struct {
 	TempDir string
 	// Now is the clock.
 	Now func() time.Time
+	// Metrics takes what a stage counts beside its calls, which are counted for it; nil: nobody looks. A stage of the same
+	// name may be made again after a change of its config: what is registered already is to be used again
+	// (prometheus.AlreadyRegisteredError). Labels hold the instance and small fixed sets.
+	Metrics prometheus.Registerer
 }
 
 // Validator is a config that can check itself. Its error is shown at the config's place in the file;

@@ -151,19 +151,5 @@ routes: {box: {maildir: {path: box}}}
 	health(t, 1, address, "--address", address)
 	health(t, 1, address, "--address", address, "--service", "egress", "-c", bare)
 	health(t, 1, "ingress has no address", "--service", "ingress", "-c", bare)
-	health(t, cli.ExitUsage, "one of antivirus", "--service", "nobody", "-c", file)
-}
-
-func TestHealthFindsTheAddress(t *testing.T) {
-	l := &layout{Stages: map[string]endpoint{"antivirus": {Address: "a:1"}, "second": {Type: "antivirus", Address: "a:1"},
-		"de": {Type: "disclaimer", Address: "d:1"}, "en": {Type: "disclaimer", Address: "d:2"}, "archive": {}}}
-	for name, want := range map[string]string{"antivirus": "a:1", "disclaimer": "several addresses (d:1, d:2)", "archive": "no address", "signer": "no address"} {
-		got, err := l.address(name)
-		if err != nil {
-			got = err.Error()
-		}
-		if got != want && (err == nil || !strings.Contains(got, want)) {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
+	health(t, cli.ExitUsage, "antivirus, archive", "--service", "nobody", "-c", file)
 }

@@ -43,7 +43,7 @@ func root() *cobra.Command {
 		}
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	}
-	c.AddCommand(upCommand(logger), runCommand(logger), natsCommand(logger), checkCommand(), doctorCommand(), demoCommand(), healthCommand())
+	c.AddCommand(upCommand(logger), runCommand(logger), natsCommand(logger), checkCommand(), doctorCommand(), demoCommand(), healthCommand(), prepareCommand())
 	c.AddCommand(cli.Commands(cli.Options{})...)
 	cli.Prepare(c)
 	return c

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stagecoachmail/stagecoach/services/admin"
 	"github.com/stagecoachmail/stagecoach/services/archive"
 	"github.com/stagecoachmail/stagecoach/services/egress"
 	"github.com/stagecoachmail/stagecoach/services/ingress"
@@ -32,6 +33,9 @@ func services() map[string]func(context.Context, runOptions, *slog.Logger) error
 	m := map[string]func(context.Context, runOptions, *slog.Logger) error{
 		"ingress": func(ctx context.Context, o runOptions, log *slog.Logger) error {
 			return ingress.Serve(ctx, ingress.ServeOptions{ConfigFile: o.file, Instance: o.instance, Logger: log})
+		},
+		"admin": func(ctx context.Context, o runOptions, log *slog.Logger) error {
+			return admin.Serve(ctx, admin.ServeOptions{ConfigFile: o.file, Factories: factories(), Logger: log})
 		},
 		"egress": func(ctx context.Context, o runOptions, log *slog.Logger) error { return egress.Serve(ctx, o.file, log) },
 	}

@@ -289,24 +289,6 @@ func (g *GRPC) describe(ctx context.Context, h Hop) error {
 	return nil
 }
 
-// Runs asks whether the service of h, behind its address, can run this instance with this configuration.
-func (g *GRPC) Runs(ctx context.Context, h Hop) error {
-	conn, err := g.Conn(h.Address, h.identity())
-	if err != nil {
-		return err
-	}
-	d, err := stagev1.NewStageServiceClient(conn).Describe(ctx, &stagev1.DescribeRequest{})
-	if err != nil {
-		return err
-	}
-	for _, in := range d.GetInstances() {
-		if in.GetName() == h.Instance && (in.GetHash() == h.Hash || in.GetHash() == "") {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s does not run this configuration yet", h.Address)
-}
-
 func within(have, want stage.Traits) bool {
 	return (!have.ReadsBody || want.ReadsBody) && (!have.EditsHeader || want.EditsHeader) && (!have.EditsBody || want.EditsBody) &&
 		(!have.EditsEnvelope || want.EditsEnvelope) && (!have.Seals || want.Seals) && (!have.Effects || want.Effects)

@@ -295,7 +295,7 @@ func (r *Runner) Inline(ctx context.Context, h Hop, m *mail.Message) ([]Judged, 
 		traits = r.Stages.foreign(h.Type)
 	}
 	start := r.Now()
-	res, err := Judge(ctx, st, traits, h, m)
+	res, err := r.observed(ctx, st, traits, h, m)
 	if err != nil {
 		return nil, err
 	}

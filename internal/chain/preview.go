@@ -57,8 +57,7 @@ func (l previewLeg) run(ctx context.Context, p *Parcel) {
 	leg := *p
 	leg.Slip.Hops = p.Slip.Hops[:n:n]
 	leg.Slip.Route.Address = "" // it ends in this process
-	r := *l.runner
-	r.Egress = l
+	r := l.runner.With(l, l.runner.Logger)
 	r.Run(ctx, &leg, previewSink{l.viewer})
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,15 @@ type Runner struct {
 	Logger  *slog.Logger
 	// Now is the clock of the hop reports.
 	Now func() time.Time
+	// Observer counts and traces; nil: nobody does.
+	Observer *Observer
+
+	shadows atomic.Int64 // that judge now
+}
+
+// With is a Runner with another end and another log. What it judges in shadow it counts for itself.
+func (r *Runner) With(egress Carrier, log *slog.Logger) *Runner {
+	return &Runner{Stages: r.Stages, Egress: egress, Network: r.Network, Logger: log, Now: r.Now, Observer: r.Observer}
 }
 
 // Network reaches hops in other processes.
@@ -60,24 +70,30 @@ func (e *NotHandedOver) Unwrap() error { return e.Cause }
 // EgressHop is the name under which fates speak of the egress service itself.
 const EgressHop = "egress"
 
-// Run carries p along its slip. When it returns, each of p.Pending has had its fate. It holds on to p.Content
-// for no longer than that.
+// Run carries p along its slip. When it returns, each of p.Pending has had its fate, and the stages in shadow have said
+// what they had to say, which may be long after the last fate. It holds on to p.Content for no longer than that.
 func (r *Runner) Run(ctx context.Context, p *Parcel, s Sink) {
 	l := newLedger(p.Pending, s)
 	r.run(ctx, p, l)
 	l.settle(Fate{Kind: Unknown, Concern: AboutHop, About: r.name(p), Reason: "the hop ended without a fate"})
+	l.shadows.Wait()
 }
 
 // RunHere is Run for the service that the first hop names: it judges here, whatever address the hop bears.
 func (r *Runner) RunHere(ctx context.Context, p *Parcel, s Sink) error {
 	l := newLedger(p.Pending, s)
+	ctx = r.Observer.message(ctx, p.ID)
 	if len(p.Slip.Hops) == 0 {
 		if r.Egress == nil {
 			return &NotHandedOver{Unknown: true, Cause: errors.New("no egress here")}
 		}
 		r.Egress.Carry(ctx, p, l)
+	} else if h := p.Slip.Hops[0]; h.Shadow { // the hop before does not know that it could have gone on
+		q := *p
+		q.Slip.Hops = slices.Clone(p.Slip.Hops)
+		q.Slip.Hops[0].Address = ""
+		r.run(ctx, &q, l)
 	} else {
-		h := p.Slip.Hops[0]
 		local, ok := r.Stages.acquire(h.Instance, h.Hash)
 		if !ok {
 			return &NotHandedOver{Unknown: true, Cause: fmt.Errorf("stage %s with configuration %.12s is not here", h.Instance, h.Hash)}
@@ -86,6 +102,7 @@ func (r *Runner) RunHere(ctx context.Context, p *Parcel, s Sink) error {
 		r.judge(ctx, p, local, local.traits, l)
 	}
 	l.settle(Fate{Kind: Unknown, Concern: AboutHop, About: r.name(p), Reason: "the hop ended without a fate"})
+	l.shadows.Wait()
 	return nil
 }
 
@@ -96,7 +113,7 @@ func (r *Runner) name(p *Parcel) string {
 	return p.Slip.Hops[0].Instance
 }
 
-func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
+func (r *Runner) run(ctx context.Context, p *Parcel, s *ledger) {
 	if err := ctx.Err(); err != nil {
 		fates(s, p.Pending, Fate{Kind: Refused, Concern: AboutHop, About: r.name(p), Reason: err.Error()})
 		return
@@ -107,6 +124,9 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 	}
 	h := p.Slip.Hops[0]
 	switch {
+	case h.Shadow:
+		r.beside(ctx, p, s)
+		r.run(ctx, p.next(p.Message), s)
 	case h.Address == "":
 		local, ok := r.Stages.acquire(h.Instance, h.Hash)
 		if !ok {
@@ -124,7 +144,9 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 		// The caller's table of traits was checked against Describe when the connection was made.
 		r.judge(ctx, p, remote, r.Stages.foreign(h.Type), s)
 	default:
+		ctx, end := r.Observer.relay(ctx, p, h.Instance)
 		err := r.Network.Relay(ctx, p, s)
+		end(err)
 		if not, ok := errors.AsType[*NotHandedOver](err); ok {
 			r.unreached(ctx, p, h, not, s)
 		}
@@ -133,9 +155,12 @@ func (r *Runner) run(ctx context.Context, p *Parcel, s Sink) {
 
 // comesBack says that what follows the first hop is in this process, where that hop cannot reach it: then it judges
 // and no more.
+// Stages in shadow are followed by others.
 func (s *Slip) comesBack() bool {
-	if len(s.Hops) > 1 {
-		return s.Hops[1].Address == ""
+	for _, h := range s.Hops[1:] {
+		if h.Address == "" || !h.Shadow {
+			return h.Address == ""
+		}
 	}
 	return s.Route.Address == ""
 }
@@ -154,7 +179,9 @@ func (r *Runner) deliver(ctx context.Context, p *Parcel, s Sink) {
 		fates(s, p.Pending, Fate{Kind: Refused, Concern: AboutHop, About: EgressHop, Reason: "no network to reach " + route.Address})
 		return
 	}
+	ctx, end := r.Observer.relay(ctx, p, EgressHop)
 	err := r.Network.Relay(ctx, p, s)
+	end(err)
 	if not, ok := errors.AsType[*NotHandedOver](err); ok {
 		f := Fate{Kind: Refused, Concern: AboutHop, About: EgressHop, Reason: err.Error()}
 		if not.Unknown {
@@ -170,10 +197,10 @@ func (r *Runner) wait(p *Parcel, h Hop, why string, s Sink) {
 }
 
 // judge runs one stage here and acts on its result.
-func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits stage.Traits, s Sink) {
+func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits stage.Traits, s *ledger) {
 	h := p.Slip.Hops[0]
 	start := r.Now()
-	res, err := Judge(ctx, st, traits, h, &p.Message)
+	res, err := r.observed(ctx, st, traits, h, &p.Message)
 	took := r.Now().Sub(start)
 	if ctx.Err() != nil && err != nil {
 		// The caller has gone, the stage did not fail: nothing was handed on.
@@ -200,10 +227,6 @@ func (r *Runner) judge(ctx context.Context, p *Parcel, st stage.Stage, traits st
 	}()
 	for _, b := range branches {
 		s.Report(b.report(h, res, p.Content, took))
-	}
-	if h.Shadow {
-		r.run(ctx, p.next(p.Message), s)
-		return
 	}
 	var wg sync.WaitGroup
 	for i, b := range branches {
@@ -244,12 +267,12 @@ func FateOf(h Hop, v stage.Verdict) Fate {
 }
 
 // failed does what on_error says of a stage that ran and failed.
-func (r *Runner) failed(ctx context.Context, p *Parcel, h Hop, cause error, took time.Duration, s Sink) {
+func (r *Runner) failed(ctx context.Context, p *Parcel, h Hop, cause error, took time.Duration, s *ledger) {
 	r.Logger.LogAttrs(ctx, slog.LevelWarn, "stage failed", slog.String("id", p.ID), slog.String("stage", h.Instance),
 		slog.String("on_error", string(h.OnError)), slog.String("error", cause.Error()))
-	rep := Report{Instance: h.Instance, Hash: h.Hash, Recipients: slices.Clone(p.Pending), Outcome: Failed, Took: took, Reason: cause.Error(), Shadow: h.Shadow}
+	rep := Report{Instance: h.Instance, Hash: h.Hash, Recipients: slices.Clone(p.Pending), Outcome: Failed, Took: took, Reason: cause.Error()}
 	switch {
-	case h.OnError == OnErrorSkip || h.Shadow:
+	case h.OnError == OnErrorSkip:
 		rep.Outcome = Skipped
 		s.Report(rep)
 		r.run(ctx, p.next(p.Message), s)
@@ -273,10 +296,10 @@ func over(ctx context.Context, err error) bool {
 }
 
 // unreached does what on_error says of a stage that did not take the message. One that does not know the instance or
-// its configuration is no failure of the stage: the message waits for it, unless it would have no effect anyway.
-func (r *Runner) unreached(ctx context.Context, p *Parcel, h Hop, not *NotHandedOver, s Sink) {
+// its configuration is no failure of the stage: the message waits for it.
+func (r *Runner) unreached(ctx context.Context, p *Parcel, h Hop, not *NotHandedOver, s *ledger) {
 	defers := h.OnError != OnErrorSkip && h.OnError != OnErrorQuarantine
-	if over(ctx, not) || !h.Shadow && (not.Unknown || defers) {
+	if over(ctx, not) || not.Unknown || defers {
 		r.wait(p, h, not.Error(), s)
 		return
 	}

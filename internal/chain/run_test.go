@@ -127,7 +127,7 @@ func TestRun(t *testing.T) {
 			with(spec("b", stage.Traits{}, broken), func(h *hopSpec) { h.Shadow = true }),
 			with(spec("c", stage.Traits{}, says(stage.Reject(mail.Reply{Code: 550, Text: "no"}))), func(h *hopSpec) { h.Shadow, h.OnError = true, OnErrorQuarantine }),
 		},
-			said: []string{"1 delivered recipient ", "2 delivered recipient ", "3 delivered recipient ", "a verdict continue 1,3", "a verdict discard 2", "b skipped continue 1,2,3",
+			said: []string{"1 delivered recipient ", "2 delivered recipient ", "3 delivered recipient ", "a verdict continue 1,3", "a verdict discard 2", "b failed continue 1,2,3",
 				"c verdict reject 1,2,3"},
 			delivered: map[mail.RecipientID]string{"1": raw, "2": raw, "3": raw}},
 	}

@@ -22,6 +22,8 @@ type RelayServer struct {
 	relayv1.UnimplementedRelayServiceServer
 	Runner  *Runner
 	TempDir string
+	// Callers gives the names of those that may hand messages over; nil: that is not said.
+	Callers func() []string
 }
 
 var errUnexpected = fmt.Errorf("%w: expected a chunk or the end", errWire)
@@ -110,6 +112,24 @@ func (s *RelayServer) knows(slip Slip) bool {
 	return ok
 }
 
+// Knows tells which routes a message could not go by.
+func (s *RelayServer) Knows(_ context.Context, r *relayv1.KnowsRequest) (*relayv1.KnowsResponse, error) {
+	way, ok := s.Runner.Egress.(interface{ Knows(route, hash string) bool })
+	if !ok {
+		return nil, status.Error(codes.Unimplemented, "no slip ends here")
+	}
+	resp := &relayv1.KnowsResponse{}
+	if s.Callers != nil {
+		resp.Callers = s.Callers()
+	}
+	for _, route := range r.GetRoutes() {
+		if !way.Knows(route.GetName(), route.GetHash()) {
+			resp.Unknown = append(resp.Unknown, route.GetName())
+		}
+	}
+	return resp, nil
+}
+
 // backchannel is the Sink that leads back to the caller.
 type backchannel struct {
 	stream grpc.BidiStreamingServer[relayv1.RelayRequest, relayv1.RelayResponse]
@@ -189,6 +209,8 @@ type StageServer struct {
 	Traits  stage.Traits
 	Version string
 	TempDir string
+	// Callers gives the names of those that may hand messages over; nil: that is not said.
+	Callers func() []string
 }
 
 // Describe tells what runs here.
@@ -196,6 +218,9 @@ func (s *StageServer) Describe(context.Context, *stagev1.DescribeRequest) (*stag
 	d := &stagev1.DescribeResponse{Type: s.Type, Traits: traitsProto(s.Traits), Version: s.Version}
 	for _, r := range s.Runner.Stages.List() {
 		d.Instances = append(d.Instances, &stagev1.Instance{Name: r.Instance, Hash: r.Hash})
+	}
+	if s.Callers != nil {
+		d.Callers = s.Callers()
 	}
 	return d, nil
 }
@@ -225,7 +250,7 @@ func (s *StageServer) Process(stream grpc.BidiStreamingServer[stagev1.ProcessReq
 	}
 	defer content.Release()
 	m := mail.Message{ID: begin.GetId(), Attempt: int(begin.GetAttempt()), Received: timeFrom(begin.GetReceived()), Envelope: env, Pending: idsFrom(begin.GetPending()), Content: content}
-	res, err := Judge(stream.Context(), local, local.traits, Hop{Instance: begin.GetInstance()}, &m)
+	res, err := s.Runner.observed(s.Runner.Observer.message(stream.Context(), m.ID), local, local.traits, Hop{Instance: begin.GetInstance()}, &m)
 	if err != nil {
 		s.Runner.Logger.LogAttrs(stream.Context(), slog.LevelWarn, "stage failed", slog.String("id", m.ID), slog.String("stage", begin.GetInstance()), slog.String("error", err.Error()))
 		return replyStatus(err)

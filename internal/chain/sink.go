@@ -30,6 +30,8 @@ type ledger struct {
 	mu   sync.Mutex
 	open map[mail.RecipientID]bool
 	any  bool
+	// shadows are those that judge beside.
+	shadows sync.WaitGroup
 }
 
 func newLedger(pending []mail.RecipientID, s Sink) *ledger {

@@ -49,6 +49,7 @@ func TestUnreached(t *testing.T) {
 	otherHash := func(_ *testing.T, h *Hop) { h.Hash = "another" }
 	otherName := func(_ *testing.T, h *Hop) { h.Instance = "b" }
 	skipped := append(slices.Clone(deliveredAll), "a skipped continue 1,2,3")
+	failed := append(slices.Clone(deliveredAll), "a failed continue 1,2,3")
 	held := append(slices.Clone(heldAll), "a failed continue 1,2,3")
 	tests := []struct {
 		name    string
@@ -61,11 +62,11 @@ func TestUnreached(t *testing.T) {
 		{"down, unset", down, "", false, refusedAll},
 		{"down, skip", down, OnErrorSkip, false, skipped},
 		{"down, quarantine", down, OnErrorQuarantine, false, held},
-		{"down, shadow", down, OnErrorDefer, true, skipped},
+		{"down, shadow", down, OnErrorDefer, true, failed},
 		{"unknown configuration, defer", otherHash, OnErrorDefer, false, refusedAll},
 		{"unknown configuration, skip", otherHash, OnErrorSkip, false, refusedAll},
 		{"unknown configuration, quarantine", otherHash, OnErrorQuarantine, false, refusedAll},
-		{"unknown configuration, shadow", otherHash, OnErrorDefer, true, skipped},
+		{"unknown configuration, shadow", otherHash, OnErrorDefer, true, failed},
 		{"unknown instance, skip", otherName, OnErrorSkip, false, []string{"1 refused hop b", "2 refused hop b", "3 refused hop b"}},
 	}
 	for _, where := range settings[1:] {

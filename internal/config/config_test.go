@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func folder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"tls/cert.pem", "tls/key.pem", "secrets/nats", "secrets/smarthost", "recipients.txt", "users.yaml",
-		"pki/ca.pem", "pki/ingress.pem", "pki/ingress-key.pem"} {
+		"pki/ca.pem", "pki/ingress.pem", "pki/ingress-key.pem", "pki/admin.pem", "pki/admin-key.pem"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -181,7 +182,7 @@ func TestFull(t *testing.T) {
 	if l := c.Ingress.Limits; l != (Limits{50_000_000, 1000, DefaultConnections, DefaultInFlight}) {
 		t.Errorf("limits: %+v", l)
 	}
-	if l, ok := c.ListenerNamed("submissions"); !ok || l != (Listener{"submissions", ":465", ListenerImplicit, true}) {
+	if l, ok := c.ListenerNamed("submissions"); !ok || !reflect.DeepEqual(l, Listener{Name: "submissions", Address: ":465", TLS: ListenerImplicit, AuthRequired: true}) {
 		t.Errorf("listener: %+v", l)
 	}
 	if r := c.Relay[0]; r.Networks[0].String() != "10.0.0.10/32" || r.Senders[0] != "*@example.com" || r.Auth {

@@ -138,7 +138,31 @@ func (b *builder) listener(raw *val[rawListener], names map[string]spot) {
 			b.p.add(raw.V.Auth.at, raw.V.Auth.path, "there is nobody to log in: ingress.users_file is missing")
 		}
 	}
+	l.Proxy = b.proxies(raw.V.Proxy)
 	b.c.Ingress.Listeners = append(b.c.Ingress.Listeners, l)
+}
+
+// proxies are networks whose word for the address of a client is taken: who can connect from there can be anybody.
+func (b *builder) proxies(list texts) []netip.Prefix {
+	var out []netip.Prefix
+	gateways := Gateways{}
+	if len(list) > 0 && b.wants("ingress") {
+		gateways = b.o.Gateways()
+	}
+	for i := range list {
+		v := &list[i]
+		p, ok := b.prefix(v)
+		switch {
+		case !ok:
+		case everybody(p) != "":
+			b.p.add(v.at, v.path, "%s %s: anybody could give himself any address; name the proxy's own", v.V, everybody(p))
+		case gateways.in(p):
+			b.p.add(v.at, v.path, "%s holds %s: clients from anywhere can appear under a container's gateway, and give themselves any address; name the proxy's own", v.V, gateways)
+		default:
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // loopback says that only this machine reaches the listener.

@@ -75,7 +75,11 @@ func (b *builder) nats() {
 	}
 	n.CredentialsFile = b.path(&raw.Credentials)
 	if b.o.Mode == ModeService {
-		n.CredentialsFile = b.secret(&raw.Credentials, "ingress")
+		who := "ingress"
+		if b.o.Service == "admin" { // the other one that keeps something there
+			who = b.o.Service
+		}
+		n.CredentialsFile = b.secret(&raw.Credentials, who)
 	}
 	if v := &raw.Replicas; v.ok() {
 		if n.Replicas = v.V; v.V != 1 && v.V != 3 {
@@ -92,7 +96,8 @@ func (b *builder) nats() {
 	}
 }
 
-// pki: each service needs its own pair and nobody else's.
+// pki: each service needs its own pair and nobody else's. Under `up` the port of the operator's API needs the CA of the
+// people, and shows admin's pair if it has no other.
 func (b *builder) pki() {
 	if !b.raw.PKI.set {
 		return
@@ -107,10 +112,14 @@ func (b *builder) pki() {
 		return
 	}
 	b.c.PKI = &PKI{Directory: dir}
-	if b.o.Mode == ModeUp && !b.dials() {
+	port := b.o.Mode == ModeUp && b.raw.Admin.V.Address.set
+	if b.o.Mode == ModeUp && !b.dials() && !port {
 		return
 	}
 	need := []string{"ca.pem"}
+	if port && !b.raw.Admin.V.Certificate.set {
+		need = append(need, "admin.pem", "admin-key.pem")
+	}
 	if b.o.Service != "" {
 		need = append(need, b.o.Service+".pem", b.o.Service+"-key.pem")
 	}

@@ -138,6 +138,7 @@ type rawListener struct {
 	Address val[string] `yaml:"address"`
 	TLS     val[string] `yaml:"tls"`
 	Auth    val[string] `yaml:"auth"`
+	Proxy   texts       `yaml:"proxy"`
 }
 
 type rawLimits struct {

@@ -44,3 +44,9 @@ func traitFields(t *stage.Traits) map[string]*bool {
 		"effects":        &t.Effects,
 	}
 }
+
+// TraitNames are the names of the traits that are set, sorted, as they stand in a file.
+func TraitNames(t stage.Traits) []string {
+	fields := traitFields(&t)
+	return slices.DeleteFunc(traitNames(), func(name string) bool { return !*fields[name] })
+}

@@ -84,6 +84,9 @@ type Listener struct {
 	TLS     ListenerTLS
 	// AuthRequired: no MAIL without AUTH.
 	AuthRequired bool
+	// Proxy are the networks of proxies, which must begin a connection with the PROXY protocol: the client is the one that
+	// they name. Nobody else is listened to in that.
+	Proxy []netip.Prefix
 }
 
 // Limits bound what one client or message may cost.

@@ -29,12 +29,14 @@ type Watcher struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	mu      sync.Mutex
-	active  string // the revision in force
-	enabled bool   // what that revision says of reload
-	seen    string // what the last look saw
-	tried   string // the revision that apply refused last
-	wait    int    // looks until it is tried again
+	mu      sync.Mutex // one look at a time
+	active  string     // the revision in force
+	enabled bool       // what that revision says of reload
+	seen    string     // what the last look saw
+	tried   string     // the revision that apply refused last
+	wait    int        // looks until it is tried again
+
+	state   sync.Mutex // of refused alone: who asks does not wait for a look, which may take long
 	refused error
 }
 
@@ -74,9 +76,16 @@ func (w *Watcher) Close() {
 
 // Err is why the file as it stands is not in force; nil when it is.
 func (w *Watcher) Err() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.state.Lock()
+	defer w.state.Unlock()
 	return w.refused
+}
+
+// outcome is what a look came to: why the file is not in force, or nil.
+func (w *Watcher) outcome(err error) {
+	w.state.Lock()
+	defer w.state.Unlock()
+	w.refused = err
 }
 
 // Reload takes up the file as it stands now, whatever `reload` says.
@@ -121,15 +130,16 @@ func (w *Watcher) look() {
 func (w *Watcher) take(data []byte) error {
 	rev := revision(data)
 	if rev == w.active {
-		if w.refused != nil {
+		if w.Err() != nil {
 			w.log.Info("configuration: the file is again the one in force", "file", w.path, "revision", rev)
 		}
-		w.refused, w.tried = nil, ""
+		w.outcome(nil)
+		w.tried = ""
 		return nil
 	}
 	if w.wait > 0 && rev == w.tried {
 		w.wait--
-		return w.refused
+		return w.Err()
 	}
 	c, err := w.o.Parse(w.path, filepath.Dir(w.path), data)
 	if err != nil {
@@ -139,7 +149,8 @@ func (w *Watcher) take(data []byte) error {
 		w.tried, w.wait = rev, applyAgain
 		return w.refuse(err)
 	}
-	w.active, w.enabled, w.refused, w.tried = rev, c.Watch, nil, ""
+	w.outcome(nil)
+	w.active, w.enabled, w.tried = rev, c.Watch, ""
 	w.log.Info("configuration: a new revision is in force", "file", w.path, "revision", rev)
 	for _, warning := range c.Warnings {
 		w.log.Warn("configuration", "warning", warning.Error())
@@ -148,9 +159,18 @@ func (w *Watcher) take(data []byte) error {
 }
 
 func (w *Watcher) refuse(err error) error {
-	if w.refused == nil || w.refused.Error() != err.Error() {
+	if was := w.Err(); was == nil || was.Error() != err.Error() {
 		w.log.Error("configuration: the new revision is refused, the former one stays in force", "file", w.path, "in_force", w.active, "error", err.Error())
 	}
-	w.refused = err
+	w.outcome(err)
 	return err
+}
+
+// FileRevision is that of the file as it stands now; empty: it cannot be read.
+func (w *Watcher) FileRevision() string {
+	data, err := readFile(w.path)
+	if err != nil {
+		return ""
+	}
+	return revision(data)
 }

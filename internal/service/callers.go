@@ -7,8 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -44,15 +42,7 @@ func Only(pki *PKI, pkg string, callers ...string) []grpc.ServerOption {
 	}
 }
 
-// bears says that the certificate at the other end of a call bears one of the names. It was verified in the handshake.
+// bears says that the certificate at the other end of a call bears one of the names.
 func bears(ctx context.Context, names []string) bool {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return false
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 {
-		return false
-	}
-	return slices.ContainsFunc(info.State.PeerCertificates[0].DNSNames, func(n string) bool { return slices.Contains(names, n) })
+	return slices.ContainsFunc(namesOf(ctx), func(n string) bool { return slices.Contains(names, n) })
 }

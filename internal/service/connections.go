@@ -19,22 +19,38 @@ const serviceConfig = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckC
 
 // Connections are the gRPC connections of one process, one per address and identity, made when first asked for.
 type Connections struct {
-	pki *PKI
+	pki  *PKI
+	more []grpc.DialOption
 
 	mu    sync.Mutex
-	conns map[[2]string]*grpc.ClientConn
+	conns map[connKey]*grpc.ClientConn
 }
 
-// NewConnections makes connections with the identity of pki; nil: plaintext, to this machine alone.
-func NewConnections(pki *PKI) *Connections {
-	return &Connections{pki: pki, conns: map[[2]string]*grpc.ClientConn{}}
+type connKey struct {
+	address, identity string
+	direct            bool // to one process, not to those behind a name
+}
+
+// NewConnections makes connections with the identity of pki; nil: plaintext, to this machine alone. more are options
+// beside those that every connection has.
+func NewConnections(pki *PKI, more ...grpc.DialOption) *Connections {
+	return &Connections{pki: pki, more: more, conns: map[connKey]*grpc.ClientConn{}}
 }
 
 // Conn returns the connection to address, whose certificate must bear identity.
 func (c *Connections) Conn(address, identity string) (grpc.ClientConnInterface, error) {
+	target := address
+	if !strings.HasPrefix(address, "unix:") {
+		target = "dns:///" + address
+	}
+	// Calls are spread over the addresses behind the name.
+	return c.conn(connKey{address, identity, false}, target, grpc.WithDefaultServiceConfig(serviceConfig))
+}
+
+func (c *Connections) conn(key connKey, target string, more ...grpc.DialOption) (grpc.ClientConnInterface, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := [2]string{address, identity}
+	address, identity := key.address, key.identity
 	if conn, ok := c.conns[key]; ok {
 		return conn, nil
 	}
@@ -45,20 +61,16 @@ func (c *Connections) Conn(address, identity string) (grpc.ClientConnInterface, 
 	if c.pki != nil {
 		creds = credentials.NewTLS(c.pki.client(identity))
 	}
-	target := address
-	if !strings.HasPrefix(address, "unix:") {
-		target = "dns:///" + address
-	}
-	conn, err := grpc.NewClient(target,
+	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(streamWin), grpc.WithInitialConnWindowSize(connWin),
 		// A call is never repeated behind our back: what ran is not run twice, and DNS has no say in it.
-		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxRecv)),
-	)
+	}, append(more, c.more...)...)...)
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", address, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,11 +33,16 @@ type Server struct {
 	Health   *health.Server
 	listener net.Listener
 	log      *slog.Logger
+	calls    *calls
 }
 
 // Listen opens the port of address ("host:port", or "unix:/path"). With pki, callers must bear one of the given
 // names; without, only this machine can call. more are options beside those that every service has.
 func Listen(address string, pki *PKI, callers []string, log *slog.Logger, more ...grpc.ServerOption) (*Server, error) {
+	return listenFor(address, pki, func() []string { return callers }, log, more...)
+}
+
+func listenFor(address string, pki *PKI, callers func() []string, log *slog.Logger, more ...grpc.ServerOption) (*Server, error) {
 	if pki == nil && !local(address) {
 		return nil, fmt.Errorf("listen on %s: %w", address, errExposed)
 	}
@@ -44,7 +50,9 @@ func Listen(address string, pki *PKI, callers []string, log *slog.Logger, more .
 	if err != nil {
 		return nil, err
 	}
+	under := new(calls)
 	opts := []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(under.unary), grpc.ChainStreamInterceptor(under.stream),
 		grpc.MaxRecvMsgSize(maxRecv), grpc.MaxConcurrentStreams(1024), grpc.InitialWindowSize(streamWin), grpc.InitialConnWindowSize(connWin),
 		grpc.MaxHeaderListSize(headerList), grpc.WaitForHandlers(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -55,14 +63,15 @@ func Listen(address string, pki *PKI, callers []string, log *slog.Logger, more .
 		opts = append(opts, grpc.Creds(credentials.NewTLS(pki.server(callers))))
 	}
 	opts = append(opts, more...)
-	s := &Server{Server: grpc.NewServer(opts...), Health: health.NewServer(), listener: l, log: log}
+	s := &Server{Server: grpc.NewServer(opts...), Health: health.NewServer(), listener: l, log: log, calls: under}
 	healthv1.RegisterHealthServer(s.Server, s.Health)
 	reflection.Register(s.Server)
 	return s, nil
 }
 
-// listen opens address. Its host is how others reach the service; when that name is not an address of this machine
-// (a container behind a name), the port is opened on every interface, which only mutual TLS makes safe.
+// listen opens address. Its host is how others reach the service; when that is a name, or no address of this machine, the
+// port is opened on every interface, which only mutual TLS makes safe. (What a name is here may be one of several
+// interfaces, or another replica of a container, or 127.0.1.1.)
 func listen(address string, guarded bool) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		if path = shortPath(path); len(path) > maxSocketPath {
@@ -85,13 +94,15 @@ func listen(address string, guarded bool) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	l, err := net.Listen("tcp", address)
-	if err == nil || !guarded {
-		return l, err
-	}
-	_, port, splitErr := net.SplitHostPort(address)
-	if splitErr != nil {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
 		return nil, err
+	}
+	if _, err := netip.ParseAddr(host); err == nil || host == "localhost" || !guarded {
+		l, err := net.Listen("tcp", address)
+		if err == nil || !guarded {
+			return l, err
+		}
 	}
 	return net.Listen("tcp", net.JoinHostPort("", port))
 }
@@ -116,6 +127,9 @@ func shortPath(path string) string {
 
 // Addr is the address that was opened.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close closes a port that Run was not called for.
+func (s *Server) Close() error { return s.listener.Close() }
 
 // Run serves until ctx ends; then it lets running calls finish for up to grace, and cuts the rest.
 func (s *Server) Run(ctx context.Context, grace time.Duration) error {

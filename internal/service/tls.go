@@ -76,8 +76,33 @@ func (p *PKI) current() (*tls.Certificate, *x509.CertPool) {
 	return p.pair, p.roots
 }
 
-// server is the TLS side of a service: whoever calls must bear the name of one of callers.
-func (p *PKI) server(callers []string) *tls.Config {
+// Ends is when the certificate in use ends; zero if that is not known.
+func (p *PKI) Ends() time.Time {
+	pair, _ := p.current()
+	if pair.Leaf == nil {
+		return time.Time{}
+	}
+	return pair.Leaf.NotAfter
+}
+
+// names are those that the certificate in use bears.
+func (p *PKI) names() []string {
+	pair, _ := p.current()
+	if pair.Leaf == nil {
+		return nil
+	}
+	return pair.Leaf.DNSNames
+}
+
+// ServerCertificate is for tls.Config.GetCertificate of a server that is no service of the installation: the identity as
+// it is now.
+func (p *PKI) ServerCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pair, _ := p.current()
+	return pair, nil
+}
+
+// server is the TLS side of a service: whoever calls must bear the name of one of callers, asked at each handshake.
+func (p *PKI) server(callers func() []string) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}}
 	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		pair, roots := p.current()
@@ -85,8 +110,9 @@ func (p *PKI) server(callers []string) *tls.Config {
 			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
 			VerifyConnection: func(cs tls.ConnectionState) error {
 				leaf := cs.PeerCertificates[0]
+				names := callers()
 				for _, name := range leaf.DNSNames {
-					if slices.Contains(callers, name) {
+					if slices.Contains(names, name) {
 						return nil
 					}
 				}

@@ -4,12 +4,21 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
+	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 )
@@ -67,26 +76,104 @@ type Options struct {
 	// is replaced; any other file of that name is an error.
 	Socket   string
 	Services Services
-	Logger   *slog.Logger
+	// Config is the configuration in force, asked anew at each call: the people, and at the start the port.
+	Config func() *config.Config
+	// Conn is NATS, where the record of changes and the request ids are kept. It may come and go: without it nothing is
+	// changed.
+	Conn   *nats.Conn
+	Logger *slog.Logger
 }
 
-// Server serves the API on a unix socket. Only the user that this process runs as, and root, may call: the socket's
-// mode says so, and the kernel is asked who it is.
-type Server struct{ server *service.Server }
+// Server serves the API on a unix socket: only the user that this process runs as, and root, may call there; the socket's
+// mode says so, and the kernel is asked who it is. And it serves it at admin.address, if the configuration has one, to the
+// people that it names.
+type Server struct {
+	server *service.Server
+	port   *port
+	stop   func() // ends what is endless
+}
 
-// Listen opens the socket. Calls are answered once Run is running.
+// Listen opens the socket, and the port. Calls are answered once Run is running. Services.Access is its own.
 func Listen(o Options) (*Server, error) {
-	record := &record{log: o.Logger, now: time.Now}
-	s, err := service.Listen("unix:"+o.Socket, nil, nil, o.Logger,
-		grpc.Creds(newPeerCredentials()),
-		grpc.ChainUnaryInterceptor(identifyUnary, record.unary),
-		grpc.ChainStreamInterceptor(identifyStream, record.stream))
+	if o.Config == nil {
+		o.Config = func() *config.Config { return new(config.Config) }
+	}
+	replicas := func() int { return max(o.Config().NATS.Replicas, 1) }
+	stopping, stop := context.WithCancel(context.Background())
+	who := &access{config: o.Config, attempts: newAttempts(time.Now), log: o.Logger, now: time.Now, stopping: stopping}
+	audit := &audit{conn: o.Conn, replicas: replicas}
+	record := &record{log: o.Logger, audit: audit, now: time.Now}
+	requests := &requests{conn: o.Conn, replicas: replicas, log: o.Logger, now: time.Now}
+	o.Services.Access = &accessService{access: who, audit: audit}
+	unary := chainUnary(who.unary, requests.unary, record.unary)
+	stream := chainStream(who.stream, record.stream)
+	every := []grpc.ServerOption{grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream),
+		// It goes through the same doors, so that who is not known learns nothing.
+		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+			name, _ := grpc.MethodFromServerStream(s)
+			return status.Errorf(codes.Unimplemented, "%s is not served here", shortMethod(name))
+		})}
+
+	s, err := service.Listen("unix:"+o.Socket, nil, nil, o.Logger, append(every, grpc.Creds(newPeerCredentials()))...)
 	if err != nil {
+		stop()
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	o.Services.register(s.Server)
-	return &Server{s}, nil
+	network := &front{access: who, methods: map[string]jsonMethod{}, unary: unary, stream: stream,
+		grpc: grpc.NewServer(append(every, grpc.MaxRecvMsgSize(maxBody), grpc.WaitForHandlers(true))...)}
+	o.Services.register(network)
+	healthv1.RegisterHealthServer(network.grpc, s.Health)
+	reflection.Register(network.grpc)
+	p := &port{handler: network, grpc: network.grpc, log: o.Logger, now: time.Now, failed: make(chan error, 1)}
+	if err := p.use(o.Config()); err != nil {
+		stop()
+		return nil, errors.Join(err, s.Close())
+	}
+	return &Server{s, p, stop}, nil
+}
+
+// chainUnary runs interceptors one inside of the other.
+func chainUnary(all ...grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		for _, outer := range slices.Backward(all) {
+			inner := next
+			next = func(ctx context.Context, req any) (any, error) { return outer(ctx, req, info, inner) }
+		}
+		return next(ctx, req)
+	}
+}
+
+// chainStream runs interceptors one inside of the other.
+func chainStream(all ...grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+	return func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		for _, outer := range slices.Backward(all) {
+			inner := next
+			next = func(srv any, s grpc.ServerStream) error { return outer(srv, s, info, inner) }
+		}
+		return next(srv, s)
+	}
 }
 
 // Run answers calls until ctx ends, then lets those that run finish for up to grace.
-func (s *Server) Run(ctx context.Context, grace time.Duration) error { return s.server.Run(ctx, grace) }
+func (s *Server) Run(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, s.stop)()
+	ended := make(chan error, 1)
+	go func() {
+		err := s.port.run(ctx, grace)
+		cancel()
+		ended <- err
+	}()
+	err := s.server.Run(ctx, grace)
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+// Update moves the port to where c has it, and takes up its certificate; on an error everything is as before. Who puts
+// a configuration in force calls it, before Options.Config gives c.
+func (s *Server) Update(c *config.Config) error { return s.port.use(c) }
+
+// Addr is the address of the open port; nil without one.
+func (s *Server) Addr() net.Addr { return s.port.addr() }

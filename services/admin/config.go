@@ -12,14 +12,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/stagecoachmail/stagecoach/internal/config"
-	"github.com/stagecoachmail/stagecoach/internal/service"
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 )
 
 // Running is what runs by the configuration file.
 type Running interface {
-	// Check reads a text as the running process does; the error is a config.Errors, or why it could not be looked at.
-	Check(text []byte) (warnings config.Errors, err error)
+	// Parse reads a text as the running process does; the error is a config.Errors, or why it could not be looked at.
+	Parse(text []byte) (*config.Config, error)
 	// Reload takes up the file as it stands now, as a look at it by the clock would, and says why not.
 	Reload() error
 	// Revision is the one in force.
@@ -33,22 +32,61 @@ type ConfigOptions struct {
 	// File is the configuration file; empty: there is none, and BuiltIn is what runs.
 	File    string
 	BuiltIn []byte
+	// History is the folder where the history of the file is kept: <data_dir>/history. Nobody else may write there.
+	History string
 	Running Running
 	Logger  *slog.Logger
 }
 
-// ConfigService shows the configuration file and edits it: the file is the one truth, and what is changed here is
-// changed there.
-func ConfigService(o ConfigOptions) adminv1.ConfigServiceServer {
-	return &configService{o: o, file: configFile{path: o.File}}
+// Configuration is the ConfigService: it shows the configuration file and edits it. The file is the one truth, and what
+// is changed here is changed there.
+type Configuration struct {
+	adminv1.UnimplementedConfigServiceServer
+	o       ConfigOptions
+	file    configFile
+	history *history
+	mu      sync.Mutex // one change after the other
 }
 
-type configService struct {
-	adminv1.UnimplementedConfigServiceServer
-	o    ConfigOptions
-	file configFile
-	mu   sync.Mutex // one change after the other
+// ConfigService makes one. The file as it stands comes into the history; where that cannot be kept it is logged, and
+// tried again at the next change.
+func ConfigService(o ConfigOptions) *Configuration {
+	s := &Configuration{o: o, file: configFile{path: o.File}, history: newHistory(o.History)}
+	if o.File != "" {
+		s.enter(func([]byte) bool { return true })
+	}
+	return s
 }
+
+// InForce is told each revision that came into force, whoever made it: what was changed in the file by hand so comes
+// into the history. It may be called while a change is made.
+func (s *Configuration) InForce(revision string) {
+	if s.o.File != "" {
+		s.enter(func(text []byte) bool { return revisionOf(text) == revision })
+	}
+}
+
+// enter puts the file as it stands into the history, if it is the one that is meant.
+func (s *Configuration) enter(meant func(text []byte) bool) {
+	text, err := s.file.read()
+	if err == nil && !meant(text) {
+		return // it was changed again, and will be looked at again
+	}
+	if err == nil {
+		if err = s.history.open(revisionOf(text)); err == nil {
+			err = s.history.enter(text, historyEntry{What: byHand})
+		}
+	}
+	if err != nil {
+		s.o.Logger.Error("configuration: its history cannot be kept", "folder", s.o.History, "error", err)
+	}
+	if damaged := s.history.tellDamaged(); len(damaged) > 0 {
+		s.o.Logger.Warn("configuration: a part of its history cannot be read", "folder", s.o.History, "files", damaged)
+	}
+}
+
+// byHand is what is known of a change that was not made here.
+const byHand = "the file was changed"
 
 // revisionOf is the name of a text.
 func revisionOf(text []byte) string {
@@ -56,7 +94,7 @@ func revisionOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *configService) text() ([]byte, error) {
+func (s *Configuration) text() ([]byte, error) {
 	if s.o.File == "" {
 		return s.o.BuiltIn, nil
 	}
@@ -68,7 +106,7 @@ func (s *configService) text() ([]byte, error) {
 }
 
 // GetConfig implements adminv1.ConfigServiceServer.
-func (s *configService) GetConfig(context.Context, *adminv1.GetConfigRequest) (*adminv1.GetConfigResponse, error) {
+func (s *Configuration) GetConfig(context.Context, *adminv1.GetConfigRequest) (*adminv1.GetConfigResponse, error) {
 	text, err := s.text()
 	if err != nil {
 		return nil, err
@@ -101,63 +139,6 @@ func (s *configService) GetConfig(context.Context, *adminv1.GetConfigRequest) (*
 }
 
 const noFile = "there is no configuration file: write a stagecoach.yaml first (`stagecoach config show` gives what runs now), and start again with it"
-
-// EditChain implements adminv1.ConfigServiceServer.
-func (s *configService) EditChain(ctx context.Context, r *adminv1.EditChainRequest) (*adminv1.EditChainResponse, error) {
-	if s.o.File == "" {
-		return nil, status.Error(codes.FailedPrecondition, noFile)
-	}
-	edit, err := editOf(r)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old, err := s.text()
-	if err != nil {
-		return nil, err
-	}
-	now, err := config.EditChain(s.o.File, old, edit)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	resp := &adminv1.ConfigChange{Diff: unified(s.o.File, string(old), string(now)), Revision: revisionOf(now)}
-	warnings, err := s.o.Running.Check(now)
-	resp.Warnings, resp.Errors = texts(warnings), errorTexts(err)
-	if len(resp.Errors) > 0 || r.GetDryRun() {
-		return &adminv1.EditChainResponse{Change: resp}, nil
-	}
-	return &adminv1.EditChainResponse{Change: resp}, s.commit(ctx, old, now, resp)
-}
-
-// commit writes the file and puts it in force, and says in the answer how far that came.
-func (s *configService) commit(ctx context.Context, old, now []byte, resp *adminv1.ConfigChange) error {
-	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	err := s.file.replace(old, now)
-	switch {
-	case errors.Is(err, errMeanwhile):
-		return status.Error(codes.Aborted, err.Error())
-	case errors.Is(err, errReadOnly):
-		resp.Problem = err.Error()
-		return nil
-	case err != nil:
-		return status.Errorf(codes.FailedPrecondition, "the configuration cannot be written: %v", err)
-	}
-	resp.Written = true
-	s.o.Logger.Info("configuration: the file was changed", "file", s.o.File, "by", service.Actor(ctx), "from", revisionOf(old), "to", resp.GetRevision())
-	err = s.o.Running.Reload()
-	resp.InForce = s.o.Running.Revision() == resp.GetRevision()
-	switch {
-	case resp.GetInForce():
-	case err != nil:
-		resp.Problem = err.Error()
-	default:
-		resp.Problem = "somebody else changed the file right after"
-	}
-	return nil
-}
 
 // editOf reads what is asked for.
 func editOf(r *adminv1.EditChainRequest) (config.ChainEdit, error) {

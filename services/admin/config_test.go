@@ -32,11 +32,11 @@ type process struct {
 	reloads  int
 }
 
-func (p *process) Check(text []byte) (config.Errors, error) {
+func (p *process) Parse(text []byte) (*config.Config, error) {
 	if strings.Count(string(text), "bad") > 1 {
 		return nil, config.Errors{{File: p.file, Line: 5, Column: 14, Message: "bad is bad"}, {File: p.file, Line: 6, Column: 1, Message: "worse"}}
 	}
-	return config.Errors{{File: p.file, Line: 1, Column: 1, Message: "beware"}}, nil
+	return &config.Config{Warnings: config.Errors{{File: p.file, Line: 1, Column: 1, Message: "beware"}}}, nil
 }
 
 func (p *process) Reload() error {
@@ -52,13 +52,13 @@ func (p *process) Reload() error {
 func (p *process) Revision() string { return p.revision }
 func (p *process) Refused() error   { return p.refuse }
 
-func newConfigService(t *testing.T) (*configService, *process) {
+func newConfigService(t *testing.T) (*Configuration, *process) {
 	t.Helper()
 	p := &process{file: filepath.Join(t.TempDir(), "stagecoach.yaml"), revision: revisionOf([]byte(chainsFile))}
 	if err := os.WriteFile(p.file, []byte(chainsFile), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	return ConfigService(ConfigOptions{File: p.file, Running: p, Logger: slog.New(slog.DiscardHandler)}).(*configService), p
+	return ConfigService(ConfigOptions{File: p.file, History: filepath.Join(t.TempDir(), "history"), Running: p, Logger: slog.New(slog.DiscardHandler)}), p
 }
 
 func insertUse(stage string) *adminv1.EditChainRequest {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
@@ -33,12 +34,15 @@ type Stage struct {
 	rules   *rules
 	tempDir string
 	clamd   *scans // nil: none
+	found   func(engine, result string)
 	log     *slog.Logger
 }
 
 // New makes a Stage. It does not look whether clamd is there: a scanner that is down is a failure of each message.
 func New(s stage.Settings, c Config) (*Stage, error) {
-	st := &Stage{rules: newRules(c), tempDir: s.TempDir, log: s.Logger}
+	scanned := telemetry.Counters(s.Metrics, "stagecoach_antivirus_scans_total", "Messages that were scanned, by the engine that decided (builtin, clamd) and what it found: clean, found, failed.", "stage", "engine", "result")
+	st := &Stage{rules: newRules(c), tempDir: s.TempDir, log: s.Logger,
+		found: func(engine, result string) { scanned.WithLabelValues(s.Instance, engine, result).Inc() }}
 	if c.Clamd != "" {
 		at, err := parseClamd(c.Clamd)
 		if err != nil {
@@ -67,6 +71,7 @@ func (s *Stage) Process(ctx context.Context, m *mail.Message) (stage.Result, err
 	}
 	f, err := examine(ctx, s.rules, s.tempDir, m.Content, also)
 	if err != nil {
+		s.found("builtin", "failed")
 		return stage.Result{}, fmt.Errorf("antivirus: %w", err)
 	}
 	engine := "builtin"
@@ -74,16 +79,20 @@ func (s *Stage) Process(ctx context.Context, m *mail.Message) (stage.Result, err
 		engine = "clamd"
 		r, err := s.clamd.Scan(ctx, digest(sum.Sum(nil)), m.Content)
 		if err != nil {
+			s.found(engine, "failed")
 			return stage.Result{}, fmt.Errorf("antivirus: %w", err)
 		}
 		if f, err = r.finding(); err != nil {
+			s.found(engine, "failed")
 			return stage.Result{}, fmt.Errorf("antivirus: %w", err)
 		}
 	}
 	notes := []slog.Attr{slog.String("engine", engine)}
 	if f.severity == clean {
+		s.found(engine, "clean")
 		return stage.Result{Notes: notes}, nil
 	}
+	s.found(engine, "found")
 	if f.signature != "" {
 		notes = append(notes, slog.String("signature", f.signature))
 	}

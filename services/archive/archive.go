@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"runtime"
 
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
@@ -32,6 +33,7 @@ func Factory() stage.Factory {
 type Stage struct {
 	store *store
 	log   *slog.Logger
+	kept  func(result string, bytes int64)
 }
 
 // New makes the folder of the archive if there is none, and sweeps what a crash left behind.
@@ -40,7 +42,12 @@ func New(s stage.Settings, c Config) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Stage{store: st, log: s.Logger}, nil
+	writes := telemetry.Counters(s.Metrics, "stagecoach_archive_writes_total", "Messages for the archive, by what came of it: new, again (it was there already), further (another form of it was), failed.", "stage", "result")
+	bytes := telemetry.Counters(s.Metrics, "stagecoach_archive_bytes_total", "Bytes of the messages that were new, before compression.", "stage").WithLabelValues(s.Instance)
+	return &Stage{store: st, log: s.Logger, kept: func(result string, n int64) {
+		writes.WithLabelValues(s.Instance, result).Inc()
+		bytes.Add(float64(n))
+	}}, nil
 }
 
 // encoders is how many messages are compressed at once: each takes one processor and some 5 MB.
@@ -50,18 +57,20 @@ func encoders() int { return min(max(runtime.GOMAXPROCS(0), 2), 8) }
 func (s *Stage) Process(ctx context.Context, m *mail.Message) (stage.Result, error) {
 	kept, err := s.store.Put(ctx, m)
 	if err != nil {
+		s.kept("failed", 0)
 		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 			s.log.ErrorContext(ctx, "message not archived", "id", m.ID, "error", err)
 		}
 		return stage.Result{}, fmt.Errorf("archive: %w", err)
 	}
-	what := "new"
+	what, result, size := "new", "new", m.Content.Size()
 	switch {
 	case kept.Again:
-		what = "again"
+		what, result, size = "again", "again", 0
 	case kept.Further:
-		what = "further version"
+		what, result = "further version", "further"
 	}
+	s.kept(result, size)
 	return stage.Result{Notes: []slog.Attr{
 		slog.String("sha256", kept.SHA256),
 		slog.String("archived", what),

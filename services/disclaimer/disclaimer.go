@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
@@ -31,6 +34,8 @@ type Disclaimer struct {
 	text *textTemplate
 	html *htmlTemplate
 	now  func() time.Time
+	// inserts counts the parts that the text was put into.
+	inserts prometheus.Counter
 }
 
 // New reads the templates. An error names the key, or the file, and the line.
@@ -39,7 +44,8 @@ func New(s stage.Settings, c Config) (stage.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Disclaimer{text: text, html: html, now: s.Now}, nil
+	inserts := telemetry.Counters(s.Metrics, "stagecoach_disclaimer_inserts_total", "Parts of messages that the text was put into.", "stage").WithLabelValues(s.Instance)
+	return &Disclaimer{text: text, html: html, now: s.Now, inserts: inserts}, nil
 }
 
 // Process adds the text. A part that cannot take it stays as it is, with a note: that is a property of the message, and
@@ -90,6 +96,7 @@ func (d *Disclaimer) Process(ctx context.Context, m *mail.Message) (stage.Result
 	// The fields of a header stand in any order.
 	slices.SortStableFunc(splices, func(a, b mail.Splice) int { return cmp.Compare(a.Offset, b.Offset) })
 	r := stage.Result{Branch: stage.Branch{Edits: mail.Edits{Splices: splices}}}
+	d.inserts.Add(float64(len(stamped)))
 	note(&r, "stamped", stamped)
 	note(&r, "stamped_before", before)
 	note(&r, "left", s.left)

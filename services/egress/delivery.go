@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 )
 
@@ -19,6 +20,7 @@ type delivery struct {
 	route  *route
 	begun  time.Time
 	traits traits
+	span   *telemetry.Span
 
 	mu   sync.Mutex
 	open map[mail.RecipientID]bool // those that have no fate yet
@@ -70,6 +72,8 @@ func (d *delivery) settle(id mail.RecipientID, host, tls string, f chain.Fate) {
 	}
 	f.Recipient, f.Host = id, host
 	d.keys.finish(d.parcel.ID, f)
+	d.route.metrics.settled(&f, d.now().Sub(d.begun))
+	d.trace(&f)
 	d.log(f, tls, false)
 	d.sink.Fate(f)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/egress/internal/mx"
 	"github.com/stagecoachmail/stagecoach/services/egress/internal/smtpclient"
@@ -35,6 +36,8 @@ type Options struct {
 	Deadlines Deadlines
 	// ConnectTimeout for one connection; 30 s if zero.
 	ConnectTimeout time.Duration
+	// Telemetry takes metrics and spans; nil: they are shown to nobody.
+	Telemetry *telemetry.Telemetry
 }
 
 // limits are the engine's own figures; tests make them small.
@@ -68,6 +71,7 @@ type Egress struct {
 	resolver  Resolver
 	deadlines Deadlines
 	limits    limits
+	metrics   *metrics
 
 	routes *routes
 	keys   *keys
@@ -104,6 +108,7 @@ func newEgress(o Options, l limits) (*Egress, error) {
 	e := &Egress{logger: o.Logger, now: o.Now, resolver: o.Resolver, deadlines: o.Deadlines, limits: l, quiet: make(chan struct{})}
 	e.keys = newKeys(l, o.Now)
 	e.routes = newRoutes(l.retire, o.Now)
+	e.metrics = newMetrics(o.Telemetry, e)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if err := e.Update(o.Config); err != nil {
 		e.cancel()
@@ -130,6 +135,9 @@ func (e *Egress) Update(c *config.Config) error {
 	return nil
 }
 
+// Knows says whether a message could go by a route with this configuration.
+func (e *Egress) Knows(name, hash string) bool { return e.routes.knows(name, hash) }
+
 // Carry makes one delivery attempt and gives each of p.Pending exactly one fate. It may call s.Ready several times, also at
 // once for different recipients. The end of ctx aborts what has not had its final dot; what has, is awaited.
 func (e *Egress) Carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
@@ -151,6 +159,8 @@ func (e *Egress) Carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
 
 	own, joined := e.keys.claim(p.ID, pending)
 	d := e.newDelivery(p, s, rt, own)
+	ctx, d.span = e.metrics.span(ctx, p)
+	defer d.span.End()
 	var wg sync.WaitGroup
 	for id, first := range joined {
 		wg.Go(func() { s.Fate(d.join(ctx, id, first)) })

@@ -16,6 +16,7 @@ type settings struct {
 
 func (e *Egress) newRoute(c *config.Config, r *config.Route) (*route, error) {
 	rt := &route{routeKey: routeKey{r.Name, r.Hash}, settings: settings{route: *r, hostname: c.Hostname, dir: c.Dir, dataDir: c.DataDir}}
+	rt.metrics = e.metrics.route(r.Name)
 	var err error
 	kinds := 0
 	if r.Smarthost != nil {

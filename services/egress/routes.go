@@ -25,6 +25,7 @@ type route struct {
 	// hostname, a folder) is another one.
 	settings any
 	way      way
+	metrics  *routeMetrics
 
 	// The rest belongs to routes.
 	users   int
@@ -80,6 +81,14 @@ func (rs *routes) acquire(name, hash string) (*route, bool) {
 	r.named = rs.now()
 	rs.sweep()
 	return r, true
+}
+
+// knows says whether a message could go by a route, without naming it.
+func (rs *routes) knows(name, hash string) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	_, ok := rs.all[routeKey{name, hash}]
+	return ok
 }
 
 func (rs *routes) release(r *route) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
 )
 
@@ -32,7 +34,12 @@ func Serve(ctx context.Context, configFile string, log *slog.Logger) error {
 			return err
 		}
 	}
-	e, err := New(Options{Config: cfg, Logger: log})
+	shown, err := service.OpenTelemetry(cfg, "egress", "", pki, log)
+	if err != nil {
+		return err
+	}
+	defer shown.Close()
+	e, err := New(Options{Config: cfg, Logger: log, Telemetry: shown})
 	if err != nil {
 		return err
 	}
@@ -43,20 +50,31 @@ func Serve(ctx context.Context, configFile string, log *slog.Logger) error {
 			log.Warn("deliveries were aborted", "error", err)
 		}
 	}()
-	// A chain may be of ingress alone, so ingress calls too; egress itself asks for its health.
-	server, err := service.Listen(cfg.Egress.Address, pki, append(cfg.StageIdentities(), "ingress", "egress"), log)
+	rules := service.NewRules()
+	rules.Use(cfg.EgressCallers().Relay, nil)
+	server, err := rules.Listen(cfg.Egress.Address, pki, log, shown.Tracer().ServerOptions()...)
 	if err != nil {
 		return err
 	}
-	runner := &chain.Runner{Egress: e, Logger: log, Now: time.Now}
-	relayv1.RegisterRelayServiceServer(server.Server, &chain.RelayServer{Runner: runner, TempDir: cfg.TempDir})
+	runner := &chain.Runner{Egress: e, Logger: log, Now: time.Now, Observer: chain.NewObserver(shown)}
+	relayv1.RegisterRelayServiceServer(server.Server, &chain.RelayServer{Runner: runner, TempDir: cfg.TempDir, Callers: rules.Relay})
+	var current atomic.Pointer[config.Config]
+	current.Store(cfg)
 	watch := reading.Watch(ctx, configFile, cfg, log, func(c *config.Config) error {
 		if c.Egress.Address != cfg.Egress.Address {
 			return fmt.Errorf("the address of a running service does not change from %s to %s: restart it", cfg.Egress.Address, c.Egress.Address)
 		}
-		return e.Update(c)
+		if err := e.Update(c); err != nil {
+			return err
+		}
+		rules.Use(c.EgressCallers().Relay, nil)
+		current.Store(c)
+		shown.SetRevision(c.Revision)
+		return nil
 	})
 	defer watch.Close()
+	adminv1.RegisterNodeServiceServer(server.Server, service.NodeService(service.NodeOptions{Service: "egress", Logger: log,
+		Revision: func() string { return current.Load().Revision }, File: watch, PKI: pki, Server: server}))
 	log.Info("serving", "address", server.Addr().String(), "revision", cfg.Revision)
 	return server.Run(ctx, stopGrace)
 }

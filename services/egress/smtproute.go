@@ -22,10 +22,11 @@ type outbound struct {
 	helo   string
 	source netip.Addr
 	pool   *pool
+	count  *routeMetrics
 }
 
 func (e *Egress) newOutbound(c *config.Config, name string, o config.Out) (outbound, error) {
-	b := outbound{e: e, name: name, helo: o.Helo, source: o.Source, pool: newPool(e.limits, &e.farewells)}
+	b := outbound{e: e, name: name, helo: o.Helo, source: o.Source, pool: newPool(e.limits, &e.farewells), count: e.metrics.route(name)}
 	if b.helo == "" {
 		b.helo = c.Hostname
 	}
@@ -51,6 +52,13 @@ func (o *outbound) dial(ctx context.Context, address string, mode smtpclient.TLS
 }
 
 func (o *outbound) connect(ctx context.Context, address string, opts smtpclient.Options) (*smtpclient.Client, error) {
+	begun := o.e.now()
+	c, err := o.start(ctx, address, opts)
+	o.count.connected(c, err, o.e.now().Sub(begun))
+	return c, err
+}
+
+func (o *outbound) start(ctx context.Context, address string, opts smtpclient.Options) (*smtpclient.Client, error) {
 	d := net.Dialer{Timeout: o.e.limits.connect}
 	if o.source.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.source, 0))

@@ -130,6 +130,9 @@ func (x *transaction) open(ctx context.Context) error {
 			continue
 		}
 		x.session = s
+		if s.reused {
+			x.route.metrics.again()
+		}
 		return nil
 	}
 }

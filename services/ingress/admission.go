@@ -95,3 +95,10 @@ func (g *grant) keep(to int64) {
 	}
 	g.bytes = to
 }
+
+// state is what is reserved, and the limit, in bytes.
+func (a *admission) state() (used, limit int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total, a.limit
+}

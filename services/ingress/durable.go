@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/natsconn"
 	"github.com/stagecoachmail/stagecoach/internal/service"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
 )
@@ -36,8 +37,8 @@ func CheckDurable(ctx context.Context, cfg *config.Config) ([]StreamState, error
 		}
 	}
 	once, cancel := context.WithCancel(ctx)
-	cancel() // connect tries again until its context ends, and so tries once
-	nc, err := connect(once, cfg, pki, slog.New(slog.DiscardHandler))
+	cancel() // Connect tries again until its context ends, and so tries once
+	nc, err := natsconn.Connect(once, cfg, pki, "ingress", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -78,5 +79,5 @@ func ofInstallation(name string) bool {
 			return true
 		}
 	}
-	return name == "TRAIL" || name == "LEASES" || name == "KV_LEASES"
+	return name == "TRAIL" || name == "AUDIT" || name == "LEASES" || name == "KV_LEASES"
 }

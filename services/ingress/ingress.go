@@ -15,9 +15,12 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/notices"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/smtpd"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/tally"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/users"
 )
 
@@ -49,6 +52,10 @@ type Options struct {
 	Paused bool
 	// Times are the shard's; zero fields have their defaults.
 	Times Times
+	// NoticeTimes are when the postmaster is told; zero fields have their defaults.
+	NoticeTimes NoticeTimes
+	// Telemetry takes metrics and spans; nil: they are shown to nobody.
+	Telemetry *telemetry.Telemetry
 }
 
 // Times are the intervals of a shard; see package spool.
@@ -62,8 +69,14 @@ type Ingress struct {
 	smtp      *smtpd.Server
 	admission admission
 	pauses    *pauses // of routes
-	started   time.Time
-	ready     chan struct{} // closed when the first shard is open and the listeners are
+	tally     *tally.Tally
+	notices   *notices.Teller
+	events    events
+	grants    *shared[relayGrant]
+	// gateways are those of this machine's container.
+	gateways func() config.Gateways
+	started  time.Time
+	ready    chan struct{} // closed when the first shard is open and the listeners are
 
 	own     atomic.Pointer[shard]
 	mu      sync.Mutex
@@ -95,21 +108,24 @@ func New(ctx context.Context, o Options) (*Ingress, error) {
 	if in.pauses, err = openPauses(ctx, o.Conn, o.Config.NATS.Replicas, o.Logger, in.routesChanged); err != nil {
 		return nil, err
 	}
-	if in.policy, err = policy.New(o.Config, policy.Options{Logger: o.Logger, Now: time.Now, Secret: secret}); err != nil {
+	in.gateways = config.ContainerGateways
+	if err := in.openGrants(ctx); err != nil {
+		return nil, err
+	}
+	if in.policy, err = policy.New(o.Config, policy.Options{Logger: o.Logger, Now: time.Now, Granted: in.granted, Secret: secret}); err != nil {
 		return nil, err
 	}
 	if in.users, err = users.Open(o.Config.Ingress.UsersFile, o.Logger, time.Now); err != nil {
 		return nil, err
 	}
-	in.smtp, err = smtpd.New(o.Config, smtpd.Options{Policy: in.policy, Users: in.users, Intake: &intake{in}, Logger: o.Logger,
-		OnLoop: func(l smtpd.Loop) {
-			o.Logger.Error("mail loop", "from", l.From.String(), "client", l.Client, "listener", l.Listener, "received", l.Received, "passes", l.Passes)
-		}})
+	in.tally = tally.New(o.Telemetry.Registerer())
+	in.smtp, err = smtpd.New(o.Config, smtpd.Options{Policy: in.policy, Users: in.users, Intake: &intake{in}, Logger: o.Logger, Tally: in.tally, OnLoop: in.onLoop})
 	if err != nil {
 		return nil, err
 	}
 	in.limits(o.Config)
-	return in, nil
+	in.observed()
+	return in, in.openNotices(ctx)
 }
 
 func (in *Ingress) limits(c *config.Config) {
@@ -138,7 +154,10 @@ func (in *Ingress) Run(ctx context.Context) error {
 	loops.Go(func() { in.keepShard(serving, first) })
 	loops.Go(func() { in.adopt(ctx) })
 	loops.Go(func() { in.pauses.follow(serving) })
+	loops.Go(func() { in.grants.follow(serving) })
+	loops.Go(func() { in.notices.Run(serving, in.noticeSource()) })
 	<-ctx.Done()
+	in.events.close()
 	grace, cancel := context.WithTimeout(context.Background(), sessionGrace)
 	defer cancel()
 	if err := in.smtp.Shutdown(grace); err != nil {
@@ -221,6 +240,7 @@ func (in *Ingress) Update(c *config.Config) error {
 	}
 	in.limits(c)
 	in.swap(c, opened)
+	in.o.Telemetry.SetRevision(c.Revision)
 	for _, s := range in.shards() {
 		s.dispatcher.ConfigChanged()
 	}
@@ -286,6 +306,15 @@ func (in *Ingress) swap(c *config.Config, opened map[string]openListener) {
 		}
 	}()
 }
+
+// Drain takes no more mail, or takes it again; what was accepted goes on. Clients hear 421.
+func (in *Ingress) Drain(drain bool) { in.smtp.Drain(drain) }
+
+// Sessions is how many SMTP sessions there are.
+func (in *Ingress) Sessions() int { return in.smtp.Sessions() }
+
+// Revision is that of the configuration in force.
+func (in *Ingress) Revision() string { return in.policy.View().Config().Revision }
 
 // Pause stops sending; mail is still accepted.
 func (in *Ingress) Pause() { in.setPaused(true) }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/dispatch"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/smtpd"
@@ -57,7 +60,7 @@ func (k *intake) Begin(ctx context.Context, env *mail.Envelope, starts map[strin
 	now := k.in.now()
 	id := mail.NewID(now)
 	return &reception{shard: sh, cfg: cfg, grant: g, need: need, size: size, id: id, received: now, env: env, starts: starts,
-		content: mail.NewBuilder(cfg.TempDir), body: sh.log.NewBody(ctx, id)}, nil
+		content: mail.NewBuilder(cfg.TempDir), body: sh.log.NewBody(ctx, id), tracer: k.in.o.Telemetry.Tracer()}, nil
 }
 
 // reception is one message on its way in: its bytes go to the log and to a Content for its first run.
@@ -73,6 +76,7 @@ type reception struct {
 	starts   map[string][]mail.RecipientID
 	content  *mail.Builder
 	body     *spool.BodyWriter
+	tracer   *telemetry.Tracer
 }
 
 func (r *reception) ID() string { return r.id }
@@ -108,10 +112,13 @@ func (r *reception) Commit(ctx context.Context, head smtpd.Head) (string, error)
 	}
 	defer content.Release()
 	r.grant.shrink(content.Size())
+	ctx, span := r.trace(ctx, content)
+	defer span.End()
 	a := &spool.Accepted{ID: r.id, Received: r.received, Envelope: *r.env, About: spool.About{MessageID: mail.DecodeWords(head.MessageID),
 		Subject: mail.DecodeWords(head.Subject), Prepended: []byte(head.Received)}}
 	judged, reply := r.judge(ctx, content)
 	if reply != nil {
+		span.Set(attribute.Int("stagecoach.reply", reply.Code))
 		r.Abort()
 		return "", reply
 	}
@@ -147,4 +154,14 @@ func (r *reception) judge(ctx context.Context, content mail.Content) (*dispatch.
 		return r.shard.dispatcher.Judge(ctx, r.cfg, c, m)
 	}
 	return nil, nil
+}
+
+// trace begins the message's trace with the span of its receipt.
+func (r *reception) trace(ctx context.Context, content mail.Content) (context.Context, *telemetry.Span) {
+	if !r.tracer.On() {
+		return ctx, nil
+	}
+	link := telemetry.SenderTrace(&mail.Message{Envelope: *r.env, Content: content})
+	return r.tracer.Begin(ctx, r.id, "receive", r.received, link, attribute.String("stagecoach.id", r.id), attribute.String("stagecoach.listener", r.env.Origin.Listener),
+		attribute.Int64("stagecoach.bytes", content.Size()), attribute.Int("stagecoach.recipients", len(r.env.Recipients)))
 }

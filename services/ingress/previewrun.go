@@ -122,8 +122,7 @@ func (in *Ingress) previewPlan(ctx context.Context, d *smtpd.Draft, plan *smtpd.
 		s := cfg.StageNamed(h.Instance)
 		return s == nil || s.Traits.Effects
 	}
-	runner := *in.o.Runner
-	runner.Logger = runner.Logger.With("preview", true)
+	runner := in.o.Runner.With(in.o.Runner.Egress, in.o.Runner.Logger.With("preview", true))
 	for _, c := range cfg.Chains { // in the order of the file
 		to := plan.Starts[c.Name]
 		if len(to) == 0 {

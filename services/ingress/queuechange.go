@@ -64,6 +64,12 @@ func (q *queue) DeleteMessages(ctx context.Context, r *adminv1.DeleteMessagesReq
 	return &adminv1.DeleteMessagesResponse{Changes: c, NextPageToken: next}, err
 }
 
+// BounceMessages implements the service.
+func (q *queue) BounceMessages(ctx context.Context, r *adminv1.BounceMessagesRequest) (*adminv1.BounceMessagesResponse, error) {
+	c, next, err := q.each(ctx, r.GetFilter(), r.GetPageToken(), dispatch.Order{Reason: r.GetReason()}, (*dispatch.Dispatcher).Bounce)
+	return &adminv1.BounceMessagesResponse{Changes: c, NextPageToken: next}, err
+}
+
 // checkReason refuses what does not fit into a line of a list or of the log.
 func checkReason(s string) error {
 	if len(s) > reasonLimit {
@@ -158,7 +164,7 @@ func order(ctx context.Context, found []pick, o dispatch.Order, do orderFunc) ([
 						c.Reason = "nothing changed: " + err.Error()
 					}
 				}
-				changes[i] = &adminv1.Change{Id: found[i].id, Recipients: uint32(max(c.Recipients, 0)), Reason: c.Reason}
+				changes[i] = &adminv1.Change{Id: found[i].id, Recipients: uint32(max(c.Recipients, 0)), Reason: c.Reason, Absent: c.Reason == dispatch.NotHere}
 			}
 		})
 	}

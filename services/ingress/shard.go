@@ -34,7 +34,8 @@ func (l logOf) Content(ctx context.Context, id string, body spool.Body) (mail.Co
 // options are those of the shard named instance.
 func (in *Ingress) options(instance string) spool.Options {
 	return spool.Options{Conn: in.o.Conn, Instance: instance, Process: processName(), Holder: in.o.Instance, Replicas: in.o.Config.NATS.Replicas,
-		Logger: in.o.Logger, ExclusiveOwner: in.o.Exclusive, FreeSpace: in.o.FreeSpace, Times: in.o.Times}
+		Logger: in.o.Logger, ExclusiveOwner: in.o.Exclusive, FreeSpace: in.o.FreeSpace, Times: in.o.Times,
+		Appended: in.tally.Spool().Appended, Tap: in.events.tap}
 }
 
 // processName is unique among all processes that ever ran.
@@ -60,7 +61,7 @@ func (in *Ingress) work(log *spool.Shard, found *spool.Recovered) *shard {
 	in.mu.Unlock()
 	l := logOf{Shard: log, config: func() *config.Config { return in.policy.View().Config() }}
 	d := dispatch.New(dispatch.Options{Log: l, Runner: in.o.Runner, Policy: in.policy, Logger: in.o.Logger, Now: time.Now, NotBefore: found.NotBefore, UnknownDelay: in.o.Times.Unknown, Paused: paused,
-		RoutePaused: in.pauses.paused})
+		RoutePaused: in.pauses.paused, Tally: in.tally, Tracer: in.o.Telemetry.Tracer()})
 	ctx, stop := context.WithCancel(context.Background())
 	s := &shard{log: log, dispatcher: d, stop: stop, stopped: make(chan struct{})}
 	go func() {

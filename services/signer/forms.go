@@ -104,6 +104,7 @@ func (t *signing) form(g group) (form, error) {
 	if err != nil {
 		return form{}, err
 	}
+	s.signed(c.kind())
 	return form{group: g, splices: splices, notes: []slog.Attr{slog.String("signed", fmt.Sprintf("%s, %s, for %s", c.kind(), c.Name(), count(g.to)))}}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/stage"
 )
@@ -38,6 +39,7 @@ type Signer struct {
 	rules       []matcher
 	credentials *credentials
 	maxEncoded  int64
+	signed      func(form string)
 }
 
 // New loads the keys, and makes the missing ones where the configuration says so. A key that is missing or cannot be
@@ -75,6 +77,8 @@ func New(s stage.Settings, c Config) (stage.Stage, error) {
 	}
 	signer := &Signer{ring: r, must: make(map[string]bool), now: s.Now, rules: rules, maxEncoded: int64(c.MaxEncoded),
 		credentials: &credentials{rules: c.Sign, configDir: s.ConfigDir, log: s.Logger, now: s.Now}}
+	signatures := telemetry.Counters(s.Metrics, "stagecoach_signer_signatures_total", "Signatures made, by form: dkim, smime, openpgp.", "stage", "form")
+	signer.signed = func(form string) { signatures.WithLabelValues(s.Instance, form).Inc() }
 	for _, name := range c.MustSign {
 		domain, err := domainName(name)
 		if err != nil {
@@ -188,6 +192,7 @@ func (s *Signer) branch(ctx context.Context, m *mail.Message, f form, keys []dom
 	if err != nil {
 		return stage.Branch{}, err
 	}
+	s.signed("dkim")
 	b.Edits.Splices = append(fields, f.splices...)
 	return b, nil
 }

@@ -18,11 +18,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
 	stagev1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/stage/v1"
 	"github.com/stagecoachmail/stagecoach/stage"
@@ -50,8 +52,8 @@ type Options struct {
 // a certificate for admin can call. current gives the configuration in force, never nil; stages are those that run here.
 type Services func(s grpc.ServiceRegistrar, current func() *config.Config, stages *chain.Stages, log *slog.Logger)
 
-// Main is the whole main function of a stage's program. It takes -config (default stagecoach.yaml) and
-// -listen, stops in good
+// Main is the whole main function of a stage's program. It takes -config (default stagecoach.yaml),
+// -listen and -health, stops in good
 // order at SIGINT or SIGTERM, and exits with 1 on an error.
 func Main(f stage.Factory) { MainWith(f, nil) }
 
@@ -59,7 +61,11 @@ func Main(f stage.Factory) { MainWith(f, nil) }
 func MainWith(f stage.Factory, services Services) {
 	file := flag.String("config", "stagecoach.yaml", "configuration `file`")
 	listen := flag.String("listen", "", "`address` to serve on, if the stages of this type have several")
+	health := flag.Bool("health", false, "ask the running service of this machine whether it serves: exit code 0, or 1")
 	flag.Parse()
+	if *health {
+		os.Exit(service.HealthMain(f.Type, *file, *listen))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("service", f.Type)
@@ -90,30 +96,38 @@ func Run(ctx context.Context, f stage.Factory, o Options) error {
 	if err := service.MakeTemp(cfg.TempDir, o.Logger); err != nil {
 		return err
 	}
+	shown, err := service.OpenTelemetry(cfg, f.Type, "", pki, o.Logger)
+	if err != nil {
+		return err
+	}
+	defer shown.Close()
 	stages := chain.NewStages(retain, o.Logger, time.Now)
 	defer stages.Close()
 	var current atomic.Pointer[config.Config]
+	rules := service.NewRules()
 	apply := func(c *config.Config) error {
 		stages.SetForeign(c.TraitsByType())
-		if err := stages.Replace(Instances(c, f, o.Logger)); err != nil {
+		if err := stages.Replace(Instances(c, f, o.Logger, shown.Registerer())); err != nil {
 			return err
 		}
+		may := c.StageCallers(f.Type)
+		rules.Use(may.Relay, may.Process)
 		current.Store(c)
+		shown.SetRevision(c.Revision)
 		return nil
 	}
 	if err := apply(cfg); err != nil {
 		return err
 	}
-	conns := service.NewConnections(pki)
+	conns := service.NewConnections(pki, shown.Tracer().DialOptions()...)
 	defer conns.Close()
-	runner := &chain.Runner{Stages: stages, Network: &chain.GRPC{Conn: conns.Conn, Traits: stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now}
-	// Any stage may be the one before this one; the operator's API is for admin alone.
-	server, err := service.Listen(address, pki, append(cfg.StageIdentities(), "ingress", "admin"), o.Logger,
-		service.Only(pki, service.AdminServices, "admin")...)
+	runner := &chain.Runner{Stages: stages, Network: &chain.GRPC{Conn: conns.Conn, Traits: stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now,
+		Observer: chain.NewObserver(shown)}
+	server, err := rules.Listen(address, pki, o.Logger, shown.Tracer().ServerOptions()...)
 	if err != nil {
 		return err
 	}
-	Register(server.Server, runner, f, cfg.TempDir)
+	Register(server.Server, runner, f, cfg.TempDir, rules.Relay)
 	if o.Services != nil {
 		o.Services(server.Server, current.Load, stages, o.Logger)
 	}
@@ -124,24 +138,27 @@ func Run(ctx context.Context, f stage.Factory, o Options) error {
 		return apply(c)
 	})
 	defer watch.Close()
+	adminv1.RegisterNodeServiceServer(server.Server, service.NodeService(service.NodeOptions{Service: f.Type, Logger: o.Logger,
+		Revision: func() string { return current.Load().Revision }, File: watch, Stages: NodeStages(stages), PKI: pki, Server: server}))
 	o.Logger.Info("serving", "address", server.Addr().String(), "revision", cfg.Revision)
 	return server.Run(ctx, grace)
 }
 
-// Register adds the services of a stage to a gRPC server.
-func Register(s grpc.ServiceRegistrar, r *chain.Runner, f stage.Factory, tempDir string) {
+// Register adds the services of a stage to a gRPC server. callers gives the names of those that may hand messages over;
+// nil: everybody that can call.
+func Register(s grpc.ServiceRegistrar, r *chain.Runner, f stage.Factory, tempDir string, callers func() []string) {
 	relayv1.RegisterRelayServiceServer(s, &chain.RelayServer{Runner: r, TempDir: tempDir})
-	stagev1.RegisterStageServiceServer(s, &chain.StageServer{Runner: r, Type: f.Type, Traits: f.Traits, Version: service.Version(), TempDir: tempDir})
+	stagev1.RegisterStageServiceServer(s, &chain.StageServer{Runner: r, Type: f.Type, Traits: f.Traits, Version: service.Version(), TempDir: tempDir, Callers: callers})
 }
 
-// Instances are the configured stages of f's type, ready for a chain.Stages.
-func Instances(c *config.Config, f stage.Factory, log *slog.Logger) []chain.Instance {
+// Instances are the configured stages of f's type, ready for a chain.Stages. metrics takes what they count.
+func Instances(c *config.Config, f stage.Factory, log *slog.Logger, metrics prometheus.Registerer) []chain.Instance {
 	var out []chain.Instance
 	for _, s := range c.Stages {
 		if s.Type != f.Type {
 			continue
 		}
-		settings := stage.Settings{Instance: s.Name, Hostname: c.Hostname, Logger: log.With("stage", s.Name), ConfigDir: c.Dir, DataDir: c.DataDir, TempDir: c.TempDir, Now: time.Now}
+		settings := stage.Settings{Instance: s.Name, Hostname: c.Hostname, Logger: log.With("stage", s.Name), ConfigDir: c.Dir, DataDir: c.DataDir, TempDir: c.TempDir, Now: time.Now, Metrics: metrics}
 		out = append(out, chain.Instance{Name: s.Name, Hash: s.Hash, Type: s.Type, Traits: f.Traits, New: func() (stage.Stage, error) {
 			st, err := f.New(settings, s.Decoded)
 			if err != nil {

@@ -24,14 +24,7 @@ func (r *Rig) Admin(instance string) *grpc.ClientConn {
 		}
 		creds = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: r.CA.Pool, ServerName: "ingress"})
 	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
-	if err != nil {
-		r.T.Fatal(err)
-	}
-	r.mu.Lock()
-	r.conns = append(r.conns, conn)
-	r.mu.Unlock()
-	return conn
+	return r.dial(target, creds)
 }
 
 // Queue is the client of the mail that waits at an ingress.

@@ -10,10 +10,13 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/stagecoachmail/stagecoach/internal/service"
 )
 
 // CA issues certificates for one test.
@@ -55,11 +58,22 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 // Issue writes <dir>/<name>.pem and <name>-key.pem for a DNS name (and 127.0.0.1), and ca.pem beside them.
 func (ca *CA) Issue(t testing.TB, dir, name, dnsName string) tls.Certificate {
 	t.Helper()
+	return ca.issue(t, dir, name, &x509.Certificate{Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}})
+}
+
+// IssuePerson is Issue for a person who calls the admin API.
+func (ca *CA) IssuePerson(t testing.TB, dir, name string) tls.Certificate {
+	t.Helper()
+	return ca.issue(t, dir, name, &x509.Certificate{Subject: pkix.Name{CommonName: name}, URIs: []*url.URL{service.PersonURI(name)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+}
+
+func (ca *CA) issue(t testing.TB, dir, name string, tmpl *x509.Certificate) tls.Certificate {
+	t.Helper()
 	key := newKey(t)
 	ca.n++
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(ca.n), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter, tmpl.KeyUsage = big.NewInt(ca.n), time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour), x509.KeyUsageDigitalSignature
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
 	if err != nil {
 		t.Fatal(err)

@@ -100,6 +100,9 @@ func (r *Rig) Names() []string {
 	for _, in := range r.Instances {
 		names = append(names, "ingress-"+in)
 	}
+	if r.People != "" {
+		names = append(names, "admin")
+	}
 	return names
 }
 
@@ -115,6 +118,8 @@ func (r *Rig) StartProc(name string, more ...string) *Proc {
 		bin = Binary(r.T, "nats-server", r.Tags)
 		conf := r.WriteFile("nats.conf", fmt.Sprintf("listen: %q\nhttp: %q\nmax_payload: 8MB\njetstream {store_dir: %q%s}\n", r.Addr("nats"), r.Addr("monitor"), r.Path("nats"), r.sync()))
 		args = []string{"-c", conf}
+	case name == "nats" && r.SecureNATS:
+		args = []string{"nats", "--listen", r.Addr("nats"), "--monitor", "", "--data", r.Path("nats"), "--nats-config", r.natsConfig()}
 	case name == "nats":
 		args = []string{"nats", "--listen", r.Addr("nats"), "--monitor", r.Addr("monitor"), "--data", r.Path("nats")}
 	case ingress && instance != r.Instances[0]:
@@ -125,6 +130,16 @@ func (r *Rig) StartProc(name string, more ...string) *Proc {
 		args = []string{"run", name, "--config", r.ConfigFile()}
 	}
 	p := r.launch(name, bin, append(args, more...)...)
+	r.mu.Lock()
+	r.procs[name] = p
+	r.mu.Unlock()
+	return p
+}
+
+// StartNamed starts the program with these arguments, under a name of its own: a second process of a service.
+func (r *Rig) StartNamed(name string, args ...string) *Proc {
+	r.T.Helper()
+	p := r.launch(name, Binary(r.T, "stagecoach", r.Tags), args...)
 	r.mu.Lock()
 	r.procs[name] = p
 	r.mu.Unlock()

@@ -54,6 +54,11 @@ type Rig struct {
 	Tags string
 	// LazyNATS runs a plain nats-server as it comes: it acknowledges what is not on disk yet.
 	LazyNATS bool
+	// SecureNATS puts `stagecoach nats` behind TLS, with the users and permissions of deploy/compose.
+	SecureNATS bool
+	// People are those of the admin API, as they stand in the file. With some, admin has a port: under Up that of the
+	// one process, else it is a process of its own.
+	People string
 
 	// Ingress are more settings of the ingress, Listeners more of its listeners, as they stand in the file.
 	Ingress, Listeners string
@@ -174,9 +179,8 @@ func (r *Rig) config(body, instance string) string {
 	head := `hostname: relay.example.com
 data_dir: data
 postmaster: postmaster@example.com
-nats: {servers: ["nats://{{nats}}"], monitor: "http://{{monitor}}"}
 pki: {directory: pki}
-ingress:
+` + r.control() + `ingress:
   address: "{{ingress-` + instance + `}}"
 ` + r.Ingress + `  listeners:
     - {name: local, address: "{{smtp-` + instance + `}}", tls: none}

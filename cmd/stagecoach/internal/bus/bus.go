@@ -35,14 +35,17 @@ type Options struct {
 	// Monitor is the host:port of the HTTP monitor; empty: none.
 	Monitor string
 	// ConfigFile is a NATS server configuration file (users, TLS, cluster); it may not switch off what durability
-	// needs. Empty: none.
+	// needs. Empty: none. The certificates that it names are read again when they change.
 	ConfigFile string
-	Logger     *slog.Logger
+	// Look is how often they are looked at; 0: every minute.
+	Look   time.Duration
+	Logger *slog.Logger
 }
 
 // Server is a running NATS server that acknowledges only what is on stable storage. A stream that could not write,
 // for want of space, stays shut in NATS until the server is started again: Server does that when there is space.
 type Server struct {
+	how     Options
 	options *server.Options
 	dir     string
 	log     *slog.Logger
@@ -50,12 +53,30 @@ type Server struct {
 	stop    chan struct{}
 	over    chan struct{} // the keeper has ended
 
+	// looked is when the certificates were read last, complaint what was wrong with them then.
+	looked    time.Time
+	complaint string
+
 	mu sync.Mutex
 	ns *server.Server // nil while it is started again
 }
 
 // Start starts the server and waits until it serves.
 func Start(o Options) (*Server, error) {
+	so, err := o.server()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{how: o, options: so, dir: so.StoreDir, log: o.Logger, broken: make(chan struct{}, 1), stop: make(chan struct{}), over: make(chan struct{}), looked: time.Now()}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	go s.keep()
+	return s, nil
+}
+
+// server reads the configuration file, if there is one, and makes the options of the NATS server.
+func (o Options) server() (*server.Options, error) {
 	so := &server.Options{ServerName: "stagecoach"}
 	if o.ConfigFile != "" {
 		var err error
@@ -90,12 +111,7 @@ func Start(o Options) (*Server, error) {
 	if err := absolute(&so.StoreDir); err != nil {
 		return nil, err
 	}
-	s := &Server{options: so, dir: so.StoreDir, log: o.Logger, broken: make(chan struct{}, 1), stop: make(chan struct{}), over: make(chan struct{})}
-	if err := s.start(); err != nil {
-		return nil, err
-	}
-	go s.keep()
-	return s, nil
+	return so, nil
 }
 
 func (s *Server) start() error {

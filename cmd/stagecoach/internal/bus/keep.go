@@ -70,6 +70,7 @@ func (s *Server) watch(ended <-chan struct{}) (why string) {
 			if free, err := s.FreeSpace(); err == nil && free < leastSpace {
 				return fmt.Sprintf("the disk has %d bytes left", free)
 			}
+			s.renew()
 		}
 	}
 }

@@ -20,11 +20,13 @@ changed. It holds from the next message on; what is under way goes on as it bega
 shown as a patch.`,
 		Example: `  stagecoach chain list
   stagecoach chain insert outbound footer --before archive --on-error skip
-  stagecoach chain remove outbound footer --dry-run`,
+  stagecoach chain remove outbound footer --dry-run
+  stagecoach chain rollback`,
 	}
 	a.connection(c)
 	a.printing(c)
-	c.AddCommand(a.chainList(), a.chainShow(), a.chainInsert(), a.chainRemove(), a.chainMove(), a.chainReplace())
+	c.AddCommand(a.chainList(), a.chainShow(), a.chainInsert(), a.chainRemove(), a.chainMove(), a.chainReplace(), a.chainShadow(),
+		a.chainHistory(), a.revisionDiff("chain"), a.rollback("chain"))
 	return c
 }
 
@@ -219,6 +221,7 @@ func (a *app) chainReplace() *cobra.Command {
 
 // chainEdit makes a command that edits the chain named first.
 func (a *app) chainEdit(dryRun *bool, use, short string, args int, edit func(args []string) (*adminv1.EditChainRequest, error)) *cobra.Command {
+	var comment string
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -234,7 +237,7 @@ func (a *app) chainEdit(dryRun *bool, use, short string, args int, edit func(arg
 			if err != nil {
 				return err
 			}
-			r.Chain, r.DryRun = args[0], *dryRun
+			r.Chain, r.DryRun, r.Comment = args[0], *dryRun, comment
 			return a.asked(cmd, func(ctx context.Context, conn clientConn, o *output) error {
 				resp, err := adminv1.NewConfigServiceClient(conn).EditChain(ctx, r)
 				if err != nil {
@@ -245,5 +248,6 @@ func (a *app) chainEdit(dryRun *bool, use, short string, args int, edit func(arg
 		},
 	}
 	c.Flags().BoolVar(dryRun, "dry-run", false, "show what would change in the file, and change nothing")
+	commentFlag(c, &comment)
 	return c
 }

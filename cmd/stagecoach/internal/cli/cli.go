@@ -34,16 +34,18 @@ type Options struct {
 // app is what the commands share: the options, and the flags that many have. One command runs per process.
 type app struct {
 	Options
-	socket, config string
-	asJSON, utc    bool
+	socket, config  string
+	server, context string
+	asJSON, utc     bool
+	remote          *remote // that was dialled; nil: the socket
 }
 
 // Commands are the operator's commands.
 func Commands(o Options) []*cobra.Command {
 	a := newApp(o)
 	return []*cobra.Command{
-		a.sendCommand(), a.statusCommand(), a.traceCommand(), a.tryCommand(), a.queueCommand(), a.quarantineCommand(),
-		a.routeCommand(), a.chainCommand(), a.configCommand(), a.archiveCommand(), a.dkimCommand(), a.userCommand(), a.pkiCommand(), exitCodesTopic(), connectionTopic(), outputTopic(),
+		a.sendCommand(), a.statusCommand(), a.topCommand(), a.traceCommand(), a.tailCommand(), a.tryCommand(), a.queueCommand(), a.quarantineCommand(),
+		a.routeCommand(), a.grantCommand(), a.nodeCommand(), a.chainCommand(), a.configCommand(), a.archiveCommand(), a.dkimCommand(), a.userCommand(), a.pkiCommand(), a.adminCommand(), a.contextCommand(), exitCodesTopic(), connectionTopic(), outputTopic(),
 	}
 }
 
@@ -96,6 +98,9 @@ func (a *app) isTerminal(stream any) bool {
 func (a *app) connection(c *cobra.Command) {
 	c.PersistentFlags().StringVar(&a.socket, "socket", "", "admin socket of the running Stagecoach, its `path` (default: $STAGECOACH_SOCKET, else admin.sock in the data folder)")
 	c.PersistentFlags().StringVarP(&a.config, "config", "c", "", "configuration `file` whose data_dir has the socket (default: stagecoach.yaml, if it is there; else the folder is ./data)")
+	c.PersistentFlags().StringVar(&a.context, "context", "", "`name` of a Stagecoach on the network, as \"stagecoach context\" has it (default: $STAGECOACH_CONTEXT, else the current one); local: this machine")
+	c.PersistentFlags().StringVar(&a.server, "server", "", "`host:port` of its admin API, instead of the one that the context has")
+	complete(c, "context", a.choices)
 }
 
 // printing gives a command, and those below it, the flags of output.
@@ -134,7 +139,8 @@ func (a *app) asked(cmd *cobra.Command, run func(ctx context.Context, conn clien
 			return err
 		}
 		defer conn.Close()
-		return words(run(cmd.Context(), conn, o))
+		whole := &partial{clientConn: conn}
+		return whole.tell(cmd, a.remote.refused(run(cmd.Context(), whole, o)))
 	})
 }
 
@@ -144,6 +150,9 @@ func Prepare(root *cobra.Command) {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if errors.Is(err, pflag.ErrHelp) {
 			return err
+		}
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && (e.GetSpecifiedName() == "server" || e.GetSpecifiedName() == "context") {
+			return usagef("%s works here, with files and addresses of this machine: there is no --%s\nSee `%[1]s --help`.", c.CommandPath(), e.GetSpecifiedName())
 		}
 		return usagef("%w\nSee `%s --help`.", err, c.CommandPath())
 	})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
@@ -42,25 +43,35 @@ func completeArgs(most int, values func(*cobra.Command) []string) cobra.Completi
 	}
 }
 
-// chainNames and stageNames are those of the configuration file.
-func (a *app) chainNames(*cobra.Command) []string {
-	o, _, err := a.outline()
-	if err != nil {
-		return nil
-	}
+// chainNames and stageNames are those of the configuration file, or of the Stagecoach on the network that is meant.
+func (a *app) chainNames(c *cobra.Command) []string {
 	var names []string
-	for _, c := range o.Chains {
+	for _, c := range a.configured(c).Chains {
 		names = append(names, c.Name)
 	}
 	return names
 }
 
-func (a *app) stageNames(*cobra.Command) []string {
-	o, _, err := a.outline()
-	if err != nil {
-		return nil
+func (a *app) stageNames(c *cobra.Command) []string {
+	return slices.Sorted(maps.Keys(a.configured(c).Stages))
+}
+
+// configured is what is configured where the command goes; empty if that cannot be found out soon.
+func (a *app) configured(c *cobra.Command) (o outline) {
+	_, remote, err := a.target()
+	switch {
+	case err != nil:
+	case remote == nil:
+		o, _, _ = a.outline() //nolint:errcheck // then it is empty
+	default:
+		a.briefly(c, func(ctx context.Context, conn clientConn) {
+			resp, err := adminv1.NewConfigServiceClient(conn).GetConfig(ctx, &adminv1.GetConfigRequest{})
+			if err == nil {
+				_ = yaml.Unmarshal([]byte(resp.GetText()), &o) //nolint:errcheck // then it is empty
+			}
+		})
 	}
-	return slices.Sorted(maps.Keys(o.Stages))
+	return o
 }
 
 // routeNames are those of the running Stagecoach.
@@ -73,6 +84,19 @@ func (a *app) routeNames(c *cobra.Command) []string {
 		}
 		for _, r := range resp.GetRoutes() {
 			names = append(names, r.GetName())
+		}
+	})
+	return names
+}
+
+// nodeNames are those of the processes.
+func (a *app) nodeNames(c *cobra.Command) []string {
+	var names []string
+	a.briefly(c, func(ctx context.Context, conn clientConn) {
+		if resp, err := adminv1.NewNodeServiceClient(conn).ListNodes(ctx, &adminv1.ListNodesRequest{}); err == nil {
+			for _, n := range resp.GetNodes() {
+				names = append(names, nodeName(n))
+			}
 		}
 	})
 	return names

@@ -14,14 +14,17 @@ import (
 
 func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "config",
-		Short:   "Look at the configuration",
-		Long:    "Look at the configuration of the running Stagecoach. `stagecoach check` checks a file, `stagecoach chain` changes the chains.",
-		Example: `  stagecoach config show`,
+		Use:   "config",
+		Short: "Look at the configuration, change it, and take that back",
+		Long: `Look at the configuration of the running Stagecoach, change it, and take that back. "stagecoach check" checks a file where no
+Stagecoach runs, "stagecoach chain" changes the stages of a chain.`,
+		Example: `  stagecoach config show
+  stagecoach config apply new.yaml --dry-run
+  stagecoach config rollback`,
 	}
 	a.connection(c)
 	a.printing(c)
-	c.AddCommand(a.configShow())
+	c.AddCommand(a.configShow(), a.configValidate(), a.configApply(), a.configHistory(), a.revisionDiff("config"), a.rollback("config"))
 	return c
 }
 
@@ -82,17 +85,10 @@ func unknownChain(name string, known []string) error {
 	return fmt.Errorf("there is no chain %q%s", name, config.Suggest(name, known, "chains"))
 }
 
-// edited prints an edit of the file: the diff, and what became of it.
+// edited prints a change of the file: the plan, the diff, and what became of it.
 func (o *output) edited(cmd *cobra.Command, r *adminv1.ConfigChange, dryRun bool) error {
-	if o.asJSON {
-		if err := o.message(r); err != nil {
-			return err
-		}
-	} else {
-		o.unified(r.GetDiff())
-		for _, w := range r.GetWarnings() {
-			cmd.PrintErrln("warning: " + cleanLines(w))
-		}
+	if err := o.change(cmd, r); err != nil {
+		return err
 	}
 	switch {
 	case len(r.GetErrors()) > 0:

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,64 @@ func (a *app) outline() (o outline, dir string, err error) {
 	return o, filepath.Dir(file), nil
 }
 
-// socketPath finds the socket of the running Stagecoach.
+// target finds the running Stagecoach that is meant: one on the network, or else the socket of one on this machine.
+func (a *app) target() (socket string, r *remote, err error) {
+	far, near := a.server != "" || a.context != "", a.socket != "" || a.config != ""
+	name, byEnv := a.context, a.Getenv(contextEnv)
+	switch {
+	case far && near:
+		return "", nil, usagef("--server and --context are for a Stagecoach on the network, --socket and -c for one of this machine: use one kind")
+	case near:
+		socket, err = a.socketPath()
+		return socket, nil, err
+	case name != "":
+	case byEnv != "" && a.Getenv(socketEnv) != "" && !far:
+		return "", nil, usagef("%s and %s are both set: say which is meant, with --context or --socket, or unset one", contextEnv, socketEnv)
+	case byEnv != "":
+		name = byEnv
+	case a.Getenv(socketEnv) != "" && !far:
+		return a.Getenv(socketEnv), nil, nil
+	}
+	var f *contextFile
+	if name != localContext {
+		if f, err = a.contexts(); err != nil {
+			return "", nil, err
+		}
+		name = cmp.Or(name, f.Current)
+	}
+	switch {
+	case a.server != "" && (name == "" || name == localContext):
+		return "", nil, usagef("--server %s: who you are there stands in a context: name one with --context, or add one with `stagecoach context add NAME --server %[1]s …`", a.server)
+	case name == "" || name == localContext:
+		socket, err = a.socketPath()
+		return socket, nil, err
+	}
+	c, err := f.named(name)
+	if err != nil {
+		return "", nil, err
+	}
+	here := *c
+	if a.server != "" {
+		here.Server = a.server
+	}
+	if err := here.check(); err != nil {
+		return "", nil, usagef("context %s: %w", name, err)
+	}
+	if r, err = f.remote(&here, a.Now); err != nil {
+		return "", nil, fmt.Errorf("context %s: %w", name, err)
+	}
+	return "", r, nil
+}
+
+// onFiles refuses the flags that name another machine, for what is done with files of this one.
+func (a *app) onFiles(flag string) error {
+	if a.server != "" || a.context != "" {
+		return usagef("%s is about files of this machine: it goes without --server and --context", flag)
+	}
+	return nil
+}
+
+// socketPath finds the socket of the running Stagecoach of this machine.
 func (a *app) socketPath() (string, error) {
 	if a.socket != "" {
 		return a.socket, nil
@@ -81,9 +139,12 @@ func (a *app) socketPath() (string, error) {
 
 // dial connects to the running Stagecoach. Every command that asks one goes through here.
 func (a *app) dial(ctx context.Context) (*grpc.ClientConn, error) {
-	path, err := a.socketPath()
+	path, remote, err := a.target()
 	if err != nil {
 		return nil, err
+	}
+	if a.remote = remote; remote != nil {
+		return remote.dial(ctx)
 	}
 	// The first connection is made here, since the system says why there is none, and gRPC only that there is none.
 	first, err := dialSocket(ctx, path)
@@ -91,7 +152,7 @@ func (a *app) dial(ctx context.Context) (*grpc.ClientConn, error) {
 		return nil, unreachable(path, err)
 	}
 	var mu sync.Mutex
-	conn, err := grpc.NewClient("passthrough:///admin",
+	conn, err := grpc.NewClient("passthrough:///admin", append(dialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			mu.Lock()
@@ -101,17 +162,23 @@ func (a *app) dial(ctx context.Context) (*grpc.ClientConn, error) {
 				return c, nil
 			}
 			return dialSocket(ctx, path)
-		}),
-		// What changes something is never sent twice behind the person's back.
-		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
-	)
+		}))...)
 	if err != nil {
 		_ = first.Close() //nolint:errcheck // nothing was said on it
 		return nil, err
 	}
 	conn.Connect()
 	return conn, nil
+}
+
+// dialOptions are those of every connection, by the socket and over the network.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		// What changes something is never sent twice behind the person's back.
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
+		withRequestID(),
+	}
 }
 
 func dialSocket(ctx context.Context, path string) (net.Conn, error) {

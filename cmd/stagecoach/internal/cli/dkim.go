@@ -42,6 +42,9 @@ are made here, in a folder: before the first start, or for another machine.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir != "" {
+				if err := a.onFiles("--keys"); err != nil {
+					return err
+				}
 				return a.printed(cmd, func(o *output) error { return a.writeKeys(o, dir, args[0], selector) })
 			}
 			err := a.asked(cmd, func(ctx context.Context, conn clientConn, o *output) error {

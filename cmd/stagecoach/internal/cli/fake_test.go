@@ -45,7 +45,13 @@ type fake struct {
 	adminv1.UnimplementedConfigServiceServer
 	adminv1.UnimplementedStatusServiceServer
 
+	trials
+
 	socket string
+	// counting answers for the statistics.
+	counting counting
+	// access answers for who asks, and the record; nil: unimplemented.
+	access adminv1.AccessServiceServer
 
 	mu       sync.Mutex
 	asked    []proto.Message
@@ -79,13 +85,20 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	f.serve(t, l)
+	return f
+}
+
+// serve answers at l as well.
+func (f *fake) serve(t *testing.T, l net.Listener, opts ...grpc.ServerOption) {
+	t.Helper()
+	s := grpc.NewServer(append(opts,
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			if err := f.ask(req.(proto.Message)); err != nil {
 				return nil, err
 			}
 			return next(ctx, req)
-		}))
+		}))...)
 	adminv1.RegisterQueueServiceServer(s, f)
 	adminv1.RegisterRouteServiceServer(s, f)
 	adminv1.RegisterArchiveServiceServer(s, f)
@@ -95,10 +108,13 @@ func newFake(t *testing.T) *fake {
 	adminv1.RegisterUserServiceServer(s, f)
 	adminv1.RegisterConfigServiceServer(s, f)
 	adminv1.RegisterStatusServiceServer(s, f)
+	adminv1.RegisterEventServiceServer(s, f)
+	adminv1.RegisterGrantServiceServer(s, f)
+	adminv1.RegisterStatisticsServiceServer(s, &f.counting)
+	adminv1.RegisterAccessServiceServer(s, laterAccess{f: f})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-done })
-	return f
 }
 
 func (f *fake) ask(req proto.Message) error {

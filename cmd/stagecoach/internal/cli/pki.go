@@ -25,9 +25,10 @@ func (a *app) pkiCommand() *cobra.Command {
 	f.Now = a.Now
 	c := &cobra.Command{
 		Use:   "pki",
-		Short: "Make and renew the certificates between services",
+		Short: "Make and renew the certificates between services, and those of persons",
 		Long: `Keep a certificate authority (CA) for this installation alone, and the certificates by which its services know each other:
-the files of pki.directory. Nothing that runs is asked. The services read the files again when they change.`,
+the files of pki.directory. In its folder people are those by which persons call the admin API. Nothing that runs is asked.
+The services read the files again when they change.`,
 		Example: `  stagecoach pki init --dir pki --ca-dir ca
   stagecoach pki renew --dir pki --ca-dir ca
   stagecoach pki list --dir pki`,
@@ -35,7 +36,7 @@ the files of pki.directory. Nothing that runs is asked. The services read the fi
 	a.printing(c)
 	c.PersistentFlags().StringVar(&f.Dir, "dir", "pki", "`folder` of ca.pem and the certificates: pki.directory of the configuration")
 	c.PersistentFlags().StringVar(&f.KeyDir, "ca-dir", "", "`folder` of ca-key.pem, which no service needs (default: that of --dir)")
-	c.AddCommand(a.pkiInit(&f), a.pkiRenew(&f), a.pkiList(&f))
+	c.AddCommand(a.pkiInit(&f), a.pkiPerson(&f), a.pkiRenew(&f), a.pkiKeep(&f), a.pkiList(&f))
 	return c
 }
 
@@ -129,6 +130,9 @@ everybody. Only who may be any service should be able to write the folder.
 
 With NAMEs only those are meant. What is not there yet is made: for a foreign stage, the type that it has in the configuration.
 What is of another CA is replaced; without NAMEs it is left alone.
+
+The certificates of persons are people/NAME here, and are made by "pki person". They are renewed for as long as they were good
+for; one whose key was taken away is told of only when it ends soon.
 
 The exit code is 0 if all is well, 1 if some could not be renewed or the CA itself ends soon, 2 if nothing could be done.
 In a pipe the columns are: name, made or renewed or kept or failed, end, why.`,

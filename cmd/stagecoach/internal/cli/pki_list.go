@@ -76,12 +76,12 @@ func (a *app) showPKI(o *output, list []pki.Identity) error {
 	return ExitWith(worst)
 }
 
-// problemOf says what is wrong, and how bad that is. The key of the CA may well be elsewhere.
+// problemOf says what is wrong, and how bad that is. The key of the CA may well be elsewhere, and those of persons.
 func problemOf(i pki.Identity, now time.Time) (code int, problem string) {
 	switch {
 	case i.Problem != "":
 		return ExitFailed, i.Problem
-	case !i.HasKey && i.Name != "ca":
+	case !i.HasKey && i.Name != "ca" && !strings.HasPrefix(i.Name, pki.PeoplePrefix):
 		return ExitFailed, "there is no key"
 	case i.HasKey && !i.FitsKey:
 		return ExitFailed, "does not fit its key"

@@ -32,7 +32,7 @@ message what became of it.`,
 	}
 	a.connection(c)
 	a.printing(c)
-	c.AddCommand(a.queueList(), a.queueShow(), a.queueRetry(), a.queueHold(), a.queueRelease(), a.queueDelete())
+	c.AddCommand(a.queueList(), a.queueShow(), a.queueRetry(), a.queueHold(), a.queueRelease(), a.queueBounce(), a.queueDelete())
 	return c
 }
 

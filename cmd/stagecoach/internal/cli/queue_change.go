@@ -104,6 +104,35 @@ func (a *app) release(cmd *cobra.Command, ids []string, filter *adminv1.Filter) 
 	})
 }
 
+func (a *app) queueBounce() *cobra.Command {
+	var f filterFlags
+	var why string
+	c := &cobra.Command{
+		Use:   "bounce [ID…]",
+		Short: "Give messages up, and tell their senders",
+		Long: `Give messages up, in any room, and tell their senders: with the reason, and the last answer of the next server.
+
+Mail from strangers is not bounced, since nobody knows whether it was they who sent it, and mail with the null sender has
+nobody to tell: delete those.`,
+		Example: `  stagecoach queue bounce 1k0tx62h9vmw5e4089twre9ng9 --reason "this address is gone"
+  stagecoach queue bounce --room retry --recipient '*@closed.example'`,
+		ValidArgsFunction: completeArgs(0, a.waitingIDs()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter, err := f.chosen(cmd, args, allRooms())
+			if err != nil {
+				return err
+			}
+			return a.change(cmd, args, "bounced", func(ctx context.Context, client adminv1.QueueServiceClient, page string) (changed, error) {
+				return client.BounceMessages(ctx, &adminv1.BounceMessagesRequest{Filter: filter, Reason: why, PageToken: page})
+			})
+		},
+	}
+	f.register(c, a, true)
+	f.allFlag(c, "every message that waits, in all rooms")
+	c.Flags().StringVar(&why, "reason", "", "`why`: the sender reads it")
+	return c
+}
+
 func (a *app) queueDelete() *cobra.Command {
 	var f filterFlags
 	var d deletion

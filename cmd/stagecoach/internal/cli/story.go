@@ -222,20 +222,25 @@ func sameFate(a, b *relayv1.Fate) bool {
 	return proto.Equal(a, c)
 }
 
-func (s *teller) ended(at *timestamppb.Timestamp, e *adminv1.TraceEnd, told map[string]relayv1.FateKind) {
-	what := e.GetKind()
+// endText says how recipients ended.
+func endText(e *adminv1.TraceEnd) (what string, style style) {
+	what = e.GetKind()
 	if e.GetFate() != nil && (what == "delivered" || what == "discarded") {
 		what = fateText(e.GetFate())
 	} else if e.GetReason() != "" {
 		what += ": " + e.GetReason()
 	}
-	style := normal
 	switch e.GetKind() {
 	case "delivered":
 		style = green
 	case "reported":
 		style = red
 	}
+	return what, style
+}
+
+func (s *teller) ended(at *timestamppb.Timestamp, e *adminv1.TraceEnd, told map[string]relayv1.FateKind) {
+	what, style := endText(e)
 	for _, r := range e.GetRecipients() {
 		s.states[r] = in(style, "%s", what)
 	}

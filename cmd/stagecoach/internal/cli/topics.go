@@ -24,16 +24,27 @@ func connectionTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "connection",
 		Short: "How the commands find the running Stagecoach",
-		Long: `The commands ask the running Stagecoach by a socket, admin.sock in its data folder. It is found by the first of:
+		Long: `The commands ask a running Stagecoach: one of this machine by its socket, or one on the network. Which one, the first of these says:
 
   --socket PATH             the socket itself
-  -c FILE                   the data_dir of this configuration file
-  STAGECOACH_SOCKET         the socket itself, in the environment
-  stagecoach.yaml           the data_dir of this file in the current folder, if it is there
+  -c FILE                   the admin.sock in the data_dir of this configuration file
+  --context NAME            a Stagecoach on the network, as "stagecoach context" has it; "local" is the one of this machine
+  STAGECOACH_SOCKET         a socket, in the environment
+  STAGECOACH_CONTEXT        a context, in the environment; both are refused, for nobody knows which is meant
+  the current context       made so by "stagecoach context use"
+  stagecoach.yaml           the admin.sock in the data_dir of this file in the current folder, if it is there
   data/admin.sock           where "stagecoach up" without a configuration has it
 
-The socket belongs to the user under whom Stagecoach runs; he and root may use it. What is changed is on record with the name
-of who did it.`,
+The socket belongs to the user under whom Stagecoach runs; he and root may use it, and may everything. What is changed is on
+record with the name of who did it.
+
+On the network it is the port of admin.address, by TLS 1.3. A context holds the address, the CA that the server's certificate
+must come from, and who you are: a certificate with its key, or the file of a token. The server's certificate must be for
+"admin", or for the server_name of the context. --server HOST:PORT asks at another address with everything else of the context.
+What you may do there, the role in admin.people says.
+
+All commands do the same both ways, but those that work with files of this machine: pki, check, doctor, health, up, run, nats,
+send, and what is done with user --file and dkim new --keys. They take no --server and no --context.`,
 	}
 }
 

@@ -68,6 +68,9 @@ func (s userService) Delete(name string) error {
 // users runs a command on the users of the file, or of the running Stagecoach if none is named.
 func (a *app) users(cmd *cobra.Command, file string, run func(s userStore, o *output) error) error {
 	if file != "" {
+		if err := a.onFiles("--file"); err != nil {
+			return err
+		}
 		return a.printed(cmd, func(o *output) error { return run(ingress.EditUsers(file), o) })
 	}
 	return a.asked(cmd, func(ctx context.Context, conn clientConn, o *output) error {

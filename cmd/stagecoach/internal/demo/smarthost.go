@@ -28,10 +28,13 @@ type arrival struct {
 	raw     []byte
 }
 
-// smarthost is a provider's mail server on loopback: it demands TLS and a login, and keeps what it takes.
+// smarthost is a provider's mail server: it demands TLS and a login, and keeps what it takes.
 type smarthost struct {
-	address string
-	server  *smtp.Server
+	address        string
+	user, password string
+	// keep gets each message that it takes, before it answers. It is called by several at once.
+	keep   func(arrival) error
+	server *smtp.Server
 
 	mu       sync.Mutex
 	arrivals []arrival
@@ -43,13 +46,26 @@ func newSmarthost(certificate tls.Certificate) (*smarthost, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &smarthost{address: address}
+	h := &smarthost{address: address, user: userName, password: password}
+	h.keep = h.remember
+	h.serveWith(&tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12})
+	return h, nil
+}
+
+func (h *smarthost) serveWith(c *tls.Config) {
 	h.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &hostSession{host: h}, nil }))
 	h.server.Domain = hostName
-	h.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	h.server.TLSConfig = c
 	h.server.MaxMessageBytes = 100 << 20
 	h.server.ErrorLog = silent{}
-	return h, nil
+}
+
+// remember keeps a message in memory.
+func (h *smarthost) remember(a arrival) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.arrivals = append(h.arrivals, a)
+	return nil
 }
 
 // freeAddress finds a port of loopback that nobody listens on.
@@ -97,7 +113,7 @@ func (s *hostSession) AuthMechanisms() []string { return []string{sasl.Plain} }
 // Auth implements smtp.AuthSession.
 func (s *hostSession) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, pass string) error {
-		if subtle.ConstantTimeCompare([]byte(user+"\x00"+pass), []byte(userName+"\x00"+password)) != 1 {
+		if subtle.ConstantTimeCompare([]byte(user+"\x00"+pass), []byte(s.host.user+"\x00"+s.host.password)) != 1 {
 			return smtp.ErrAuthFailed
 		}
 		s.login = true
@@ -128,10 +144,7 @@ func (s *hostSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s.host.mu.Lock()
-	defer s.host.mu.Unlock()
-	s.host.arrivals = append(s.host.arrivals, arrival{subject: subjectOf(raw), to: s.to, raw: raw})
-	return nil
+	return s.host.keep(arrival{subject: subjectOf(raw), to: s.to, raw: raw})
 }
 
 // Reset implements smtp.Session.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
 	"github.com/stagecoachmail/stagecoach/internal/service"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/services/admin"
 	"github.com/stagecoachmail/stagecoach/services/archive"
 	"github.com/stagecoachmail/stagecoach/services/egress"
@@ -45,6 +47,8 @@ type Options struct {
 	// Hold: accept mail, but send nothing.
 	Hold   bool
 	Logger *slog.Logger
+	// NoticeTimes are when the postmaster is told; zero fields have their defaults.
+	NoticeTimes ingress.NoticeTimes
 }
 
 // Installation is everything, running in this process. Nobody else may use its data folder: see Lock.
@@ -57,7 +61,10 @@ type Installation struct {
 	stages  *chain.Stages
 	egress  *egress.Egress
 	ingress *ingress.Ingress
+	shown   *telemetry.Telemetry
 	admin   *admin.Server
+	file    *admin.Configuration
+	settled func(ctx context.Context, current, next *config.Config) error
 	closers []func() error
 }
 
@@ -86,12 +93,20 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 	}
 	in.atEnd(func() error { conn.Close(); return nil })
 
+	pki, err := identity(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	if in.shown, err = service.OpenTelemetry(o.Config, "up", instance, pki, o.Logger); err != nil {
+		return nil, err
+	}
+	in.atEnd(in.shown.Close)
 	in.stages = chain.NewStages(retainStages, o.Logger, time.Now)
 	in.atEnd(func() error { in.stages.Close(); return nil })
 	if err := in.useStages(o.Config); err != nil {
 		return nil, err
 	}
-	if in.egress, err = egress.New(egress.Options{Config: o.Config, Logger: o.Logger}); err != nil {
+	if in.egress, err = egress.New(egress.Options{Config: o.Config, Logger: o.Logger, Telemetry: in.shown}); err != nil {
 		return nil, err
 	}
 	in.atEnd(func() error {
@@ -99,20 +114,18 @@ func New(ctx context.Context, o Options) (_ *Installation, err error) {
 		defer cancel()
 		return in.egress.Close(end)
 	})
-	pki, err := identity(o.Config)
-	if err != nil {
-		return nil, err
-	}
-	conns := service.NewConnections(pki)
+	conns := service.NewConnections(pki, in.shown.Tracer().DialOptions()...)
 	in.atEnd(func() error { conns.Close(); return nil })
 	runner := &chain.Runner{Stages: in.stages, Egress: in.egress,
-		Network: &chain.GRPC{Conn: conns.Conn, Traits: in.stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now}
+		Network: &chain.GRPC{Conn: conns.Conn, Traits: in.stages.Foreign, Logger: o.Logger}, Logger: o.Logger, Now: time.Now, Observer: chain.NewObserver(in.shown)}
 	in.ingress, err = ingress.New(ctx, ingress.Options{Config: o.Config, Conn: conn, Instance: instance, Exclusive: true, Durable: true,
-		FreeSpace: in.nats.FreeSpace, Runner: runner, Logger: o.Logger, Paused: o.Hold})
+		FreeSpace: in.nats.FreeSpace, Runner: runner, Logger: o.Logger, Paused: o.Hold, Telemetry: in.shown, NoticeTimes: o.NoticeTimes})
 	if err != nil {
 		return nil, err
 	}
-	in.admin, err = admin.Listen(admin.Options{Socket: filepath.Join(o.Config.DataDir, admin.SocketName), Logger: o.Logger, Services: in.services()})
+	in.file, in.settled = in.configuration(), ingress.Settled(pki, o.Logger)
+	in.admin, err = admin.Listen(admin.Options{Socket: filepath.Join(o.Config.DataDir, admin.SocketName), Services: in.services(),
+		Config: in.current.Load, Conn: conn, Logger: o.Logger})
 	return in, err
 }
 
@@ -121,11 +134,15 @@ func (in *Installation) services() admin.Services {
 	return admin.Services{
 		Queue:   in.ingress.Queue(),
 		Trace:   in.ingress.Trace(),
+		Events:  in.ingress.Events(),
+		Grants:  in.ingress.Grants(),
 		Preview: in.ingress.Preview(),
 		Routes:  in.ingress.Routes(),
 		Status:  in.ingress.Status(),
+		Counted: in.ingress.Statistics(),
 		Users:   in.ingress.Users(),
-		Config:  in.configuration(),
+		Config:  in.file,
+		Nodes:   in.node(),
 		Archive: archive.Service(in.current.Load, in.o.Logger),
 		Dkim:    signer.Service(in.current.Load, in.stages, in.o.Logger),
 	}
@@ -136,7 +153,7 @@ func (in *Installation) atEnd(f func() error) { in.closers = append(in.closers, 
 // Run runs until ctx ends, then stops in good order.
 func (in *Installation) Run(ctx context.Context) error {
 	if in.o.File != "" {
-		watch := in.o.Reading.Watch(ctx, in.o.File, in.config, in.o.Logger, in.update)
+		watch := in.o.Reading.Watch(ctx, in.o.File, in.config, in.o.Logger, func(c *config.Config) error { return in.update(ctx, c) })
 		in.watch.Store(watch)
 		defer watch.Close()
 	}
@@ -148,9 +165,12 @@ func (in *Installation) Run(ctx context.Context) error {
 }
 
 // update puts a new revision in force, or leaves everything as it is.
-func (in *Installation) update(c *config.Config) error {
+func (in *Installation) update(ctx context.Context, c *config.Config) error {
 	if c.DataDir != in.config.DataDir {
 		return fmt.Errorf("data_dir does not change while running: restart")
+	}
+	if err := in.settled(ctx, in.current.Load(), c); err != nil {
+		return err
 	}
 	if err := in.useStages(c); err != nil {
 		return err
@@ -158,10 +178,14 @@ func (in *Installation) update(c *config.Config) error {
 	if err := in.egress.Update(c); err != nil {
 		return err
 	}
-	if err := in.ingress.Update(c); err != nil {
+	if err := in.admin.Update(c); err != nil {
 		return err
 	}
+	if err := in.ingress.Update(c); err != nil {
+		return errors.Join(err, in.admin.Update(in.current.Load()))
+	}
 	in.current.Store(c)
+	in.file.InForce(c.Revision)
 	return nil
 }
 
@@ -170,6 +194,9 @@ func (in *Installation) Ready() <-chan struct{} { return in.ingress.Ready() }
 
 // Addr is the address of an open listener; nil if there is none of that name.
 func (in *Installation) Addr(listener string) net.Addr { return in.ingress.Addr(listener) }
+
+// AdminAddr is the address of the operator's API on the network; nil without one.
+func (in *Installation) AdminAddr() net.Addr { return in.admin.Addr() }
 
 // Close gives everything back, what came last first.
 func (in *Installation) Close() error {
@@ -184,16 +211,30 @@ func (in *Installation) Close() error {
 func (in *Installation) useStages(c *config.Config) error {
 	var all []chain.Instance
 	for _, f := range in.o.Reading.Factories {
-		all = append(all, serve.Instances(c, f, in.o.Logger)...)
+		all = append(all, serve.Instances(c, f, in.o.Logger, in.shown.Registerer())...)
 	}
 	in.stages.SetForeign(c.TraitsByType())
 	return in.stages.Replace(all)
 }
 
-// identity is the one that foreign stages know this process by: they let ingress call.
+// identity is the one that foreign stages know this process by: they let ingress call. Where none runs elsewhere, the pki
+// may be there for the people of the operator's API alone.
 func identity(c *config.Config) (*service.PKI, error) {
 	if c.PKI == nil {
 		return nil, nil
 	}
-	return service.OpenPKI(c.PKI.Directory, "ingress")
+	pki, err := service.OpenPKI(c.PKI.Directory, "ingress")
+	if errors.Is(err, fs.ErrNotExist) && !dials(c) {
+		return nil, nil
+	}
+	return pki, err
+}
+
+func dials(c *config.Config) bool {
+	for _, s := range c.Stages {
+		if s.Address != "" {
+			return true
+		}
+	}
+	return false
 }

@@ -84,8 +84,11 @@ func newAuthority(now time.Time) (*authority, pair, error) {
 }
 
 // ends is when an identity ends that is issued now.
-func (a *authority) ends(now time.Time) time.Time {
-	if end := now.Add(Valid); end.Before(a.cert.NotAfter) {
+func (a *authority) ends(now time.Time) time.Time { return a.endsAfter(now, Valid) }
+
+// endsAfter is when one ends that is good for d; none outlives the CA.
+func (a *authority) endsAfter(now time.Time, d time.Duration) time.Time {
+	if end := now.Add(d); end.Before(a.cert.NotAfter) {
 		return end.Truncate(time.Second)
 	}
 	return a.cert.NotAfter
@@ -93,27 +96,35 @@ func (a *authority) ends(now time.Time) time.Time {
 
 // issue makes an identity with a new key. dns (at least one) and ips are its SANs. What the services would refuse is an error.
 func (a *authority) issue(now time.Time, name string, dns []string, ips []net.IP) (pair, error) {
+	tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: dns, IPAddresses: ips, NotAfter: a.ends(now),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	p, err := a.sign(now, tmpl)
+	if err != nil {
+		return pair{}, fmt.Errorf("issue %s: %w", name, err)
+	}
+	if err := accepted(p.leaf, nil, a.pool, dns[0], now); err != nil {
+		return pair{}, fmt.Errorf("issue %s: the services would refuse it: %w", name, err)
+	}
+	return p, nil
+}
+
+// sign makes a key, and its certificate of what tmpl says.
+func (a *authority) sign(now time.Time, tmpl *x509.Certificate) (pair, error) {
 	key, encoded, err := newKey()
 	if err != nil {
 		return pair{}, err
 	}
-	serial, err := newSerial()
-	if err != nil {
+	if tmpl.SerialNumber, err = newSerial(); err != nil {
 		return pair{}, err
 	}
-	begin := now.Add(-backdate)
-	if begin.Before(a.cert.NotBefore) {
-		begin = a.cert.NotBefore
+	tmpl.NotBefore = now.Add(-backdate)
+	if tmpl.NotBefore.Before(a.cert.NotBefore) {
+		tmpl.NotBefore = a.cert.NotBefore
 	}
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: dns, IPAddresses: ips,
-		NotBefore: begin, NotAfter: a.ends(now), BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	tmpl.BasicConstraintsValid, tmpl.KeyUsage = true, x509.KeyUsageDigitalSignature
 	leaf, err := create(tmpl, a.cert, key.Public(), a.key)
 	if err != nil {
-		return pair{}, fmt.Errorf("issue %s: %w", name, err)
-	}
-	if err := accepted(leaf, nil, a.pool, dns[0], now); err != nil {
-		return pair{}, fmt.Errorf("issue %s: the services would refuse it: %w", name, err)
+		return pair{}, err
 	}
 	return pair{cert: append(encodeCertificate(leaf), encodeCertificate(a.cert)...), key: encoded, leaf: leaf}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -126,12 +127,16 @@ func give(f *os.File, acc access) error {
 // and key do not fit, and keeps the old pair; after a crash there, the next renewal makes both anew.
 func (f Folder) replace(name string, p pair) error {
 	cert, key := f.files(name)
-	newKey, err := stage(key, f.CAFile(), p.key)
+	like := f.CAFile()
+	if strings.HasPrefix(name, PeoplePrefix) {
+		like = filepath.Dir(cert) // nobody else needs to read it
+	}
+	newKey, err := stage(key, like, p.key)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(newKey)
-	newCert, err := stage(cert, f.CAFile(), p.cert)
+	newCert, err := stage(cert, like, p.cert)
 	if err != nil {
 		return err
 	}
@@ -142,7 +147,7 @@ func (f Folder) replace(name string, p pair) error {
 	if err := os.Rename(newCert, cert); err != nil {
 		return fmt.Errorf("%w: %s has its new key, and not yet the certificate: renew it once more", err, name)
 	}
-	return syncDir(f.Dir)
+	return syncDir(filepath.Dir(cert))
 }
 
 func syncDir(dir string) error {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/stagecoachmail/stagecoach/internal/service"
 )
 
 // Identity is what lies in the folder under one name. That of the CA is "ca".
@@ -21,7 +23,7 @@ type Identity struct {
 	HasKey, FitsKey bool
 	// OfCA says that the certificate was issued by one in ca.pem, whatever the time is.
 	OfCA bool
-	// DNS are the names that the certificate bears; Named says that this one is among them.
+	// DNS are the names that the certificate bears, of a person also the URIs; Named says that this one is among them.
 	DNS   []string
 	Named bool
 	// Problem is why the files cannot be used; empty if they can be read.
@@ -80,9 +82,23 @@ func noFolder(err error) error {
 	return fmt.Errorf("%w: name the folder with --dir; `stagecoach pki init` makes one", err)
 }
 
-// names are those of the identities in the folder: what has a certificate or a key. Other files are not looked at.
+// names are those of the identities in the folder: what has a certificate or a key. Other files are not looked at. People
+// come last.
 func (f Folder) names() ([]string, error) {
-	entries, err := os.ReadDir(f.Dir)
+	names, err := f.namesIn("")
+	if err != nil {
+		return nil, err
+	}
+	people, err := f.namesIn(PeoplePrefix)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return append(names, people...), err
+}
+
+// namesIn are those of the services, or those of persons.
+func (f Folder) namesIn(prefix string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(f.Dir, prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +108,8 @@ func (f Folder) names() ([]string, error) {
 		if !ok {
 			name, ok = strings.CutSuffix(e.Name(), certSuffix)
 		}
-		if ok && CheckName(name) == nil {
-			names = append(names, name)
+		if ok && CheckName(prefix+name) == nil {
+			names = append(names, prefix+name)
 		}
 	}
 	slices.Sort(names)
@@ -131,7 +147,11 @@ func (f Folder) look(name string, cas []*x509.Certificate) (Identity, error) {
 	}
 	_, err = i.leaf.Verify(x509.VerifyOptions{Roots: poolOf(cas), Intermediates: poolOf(certs[1:]), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	i.OfCA = err == nil
+	person, isPerson := strings.CutPrefix(name, PeoplePrefix)
 	i.Named = i.leaf.VerifyHostname(name) == nil
+	if isPerson {
+		i.DNS, i.Named = bearers(i.leaf), service.PersonOf(i.leaf) == person
+	}
 	switch {
 	case keyErr == nil:
 		i.FitsKey = fits(i.leaf, key)
@@ -140,7 +160,7 @@ func (f Folder) look(name string, cas []*x509.Certificate) (Identity, error) {
 	case !errors.Is(keyErr, fs.ErrNotExist):
 		return i, keyErr
 	}
-	if len(i.DNS) > 0 && i.OfCA && i.Problem == "" {
+	if !isPerson && len(i.DNS) > 0 && i.OfCA && i.Problem == "" {
 		if err := accepted(i.leaf, certs[1:], poolOf(cas), i.DNS[0], at); err != nil {
 			i.Problem = err.Error()
 		}

@@ -2,7 +2,8 @@
 // services: the files that internal/service.OpenPKI reads.
 //
 // A folder holds ca.pem and, for each service, NAME.pem (its certificate and that of the CA) and NAME-key.pem. The key of
-// the CA, ca-key.pem, may lie in another folder, which no service needs.
+// the CA, ca-key.pem, may lie in another folder, which no service needs. The folder people in it has the certificates by
+// which persons call the operator's API; their identities are named people/NAME.
 package pki
 
 import (
@@ -58,6 +59,9 @@ var serviceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-
 // CheckName says whether name may be that of a service: one that stages in the configuration may have as their type, and
 // whose files are not those of the CA or of another service.
 func CheckName(name string) error {
+	if person, ok := strings.CutPrefix(name, PeoplePrefix); ok {
+		return CheckPerson(person)
+	}
 	switch {
 	case !serviceName.MatchString(name):
 		return fmt.Errorf("%q is no name of a service: letters, digits, dot, hyphen and underscore, 63 at most", name)

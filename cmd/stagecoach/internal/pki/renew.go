@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -63,8 +64,10 @@ func (f Folder) renew(ca *authority, name string, r Renewal) (res Result, meant 
 	old, err := f.look(name, cas)
 	res.Ends = old.Ends
 	now := f.Now()
-	soon := old.Ends.Sub(now) < r.Before
+	soon, person := old.Ends.Sub(now) < r.Before, strings.HasPrefix(name, PeoplePrefix)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && person:
+		return failed(res, fmt.Errorf("is not there: `stagecoach pki person %s` makes it", strings.TrimPrefix(name, PeoplePrefix))), true
 	case errors.Is(err, fs.ErrNotExist):
 		res.Change = Made
 	case err != nil:
@@ -75,6 +78,9 @@ func (f Folder) renew(ca *authority, name string, r Renewal) (res Result, meant 
 		// Nobody asked to replace what is not ours; that it ends is worth a word. A name that does not belong here is not
 		// renewed: who can write one file (the service itself) could get the identity of another service that way.
 		return failed(res, fmt.Errorf("is not of this CA for %s: `stagecoach pki renew %s` replaces it", name, name)), soon || r.All
+	case !named && person && old.own() && !old.HasKey && !soon && !r.All:
+		res.Change = Kept // he has taken his key away, as he should
+		return res, true
 	case !named && (old.leaf == nil || !old.HasKey):
 		what := old.Problem
 		if what == "" {
@@ -90,7 +96,7 @@ func (f Folder) renew(ca *authority, name string, r Renewal) (res Result, meant 
 	case now.Before(old.Begins):
 		res.Why = "was not valid yet"
 	case r.All:
-	case soon && ca.ends(now).After(old.Ends):
+	case soon && ca.endsAgain(now, name, old).After(old.Ends):
 		res.Why = "ended on " + date(old.Ends)
 		if old.Ends.After(now) {
 			res.Why = "would end on " + date(old.Ends)
@@ -98,6 +104,22 @@ func (f Folder) renew(ca *authority, name string, r Renewal) (res Result, meant 
 	default:
 		res.Change = Kept
 		return res, true
+	}
+	p, err := ca.again(now, name, old)
+	if err == nil {
+		err = f.replace(name, p)
+	}
+	if err != nil {
+		return failed(res, err), true
+	}
+	res.Ends = p.leaf.NotAfter
+	return res, true
+}
+
+// again issues an identity as the one that is there, if it is ours.
+func (a *authority) again(now time.Time, name string, old Identity) (pair, error) {
+	if person, ok := strings.CutPrefix(name, PeoplePrefix); ok {
+		return a.issuePerson(now, person, a.endsAgain(now, name, old))
 	}
 	var dns []string
 	var ips []net.IP
@@ -107,15 +129,15 @@ func (f Folder) renew(ca *authority, name string, r Renewal) (res Result, meant 
 	if len(dns) == 0 {
 		dns = []string{name}
 	}
-	p, err := ca.issue(now, name, dns, ips)
-	if err == nil {
-		err = f.replace(name, p)
+	return a.issue(now, name, dns, ips)
+}
+
+// endsAgain is when an identity ends that is issued again now: that of a person is good for as long as the former one.
+func (a *authority) endsAgain(now time.Time, name string, old Identity) time.Time {
+	if strings.HasPrefix(name, PeoplePrefix) && old.own() {
+		return a.endsAfter(now, old.Ends.Sub(old.Begins)-backdate)
 	}
-	if err != nil {
-		return failed(res, err), true
-	}
-	res.Ends = p.leaf.NotAfter
-	return res, true
+	return a.ends(now)
 }
 
 func failed(r Result, err error) Result {

@@ -1497,9 +1497,10 @@ func (x *ConfigRevision) GetCurrent() bool {
 }
 
 type GetRevisionRequest struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Revision string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The revision to compare with; empty: the file as it stands.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A revision of the history, or its first 6 digits or more; empty: the one before the file as it stands.
+	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision to compare with, likewise; empty: the file as it stands.
 	With          string `protobuf:"bytes,2,opt,name=with,proto3" json:"with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1686,13 +1687,13 @@ const file_stagecoach_admin_v1_config_proto_rawDesc = "" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x05 \x01(\tR\x02to\x12\x18\n" +
-	"\arestart\x18\x06 \x01(\tR\arestart\"+\n" +
-	"\x15ValidateConfigRequest\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"S\n" +
+	"\arestart\x18\x06 \x01(\tR\arestart\"0\n" +
+	"\x15ValidateConfigRequest\x12\x17\n" +
+	"\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01R\x04text\"S\n" +
 	"\x16ValidateConfigResponse\x129\n" +
-	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"o\n" +
-	"\x12ApplyConfigRequest\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x06change\x18\x01 \x01(\v2!.stagecoach.admin.v1.ConfigChangeR\x06change\"t\n" +
+	"\x12ApplyConfigRequest\x12\x17\n" +
+	"\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01R\x04text\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\tR\x04base\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\acomment\x18\x04 \x01(\tR\acomment\"P\n" +

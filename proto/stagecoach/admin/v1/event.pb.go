@@ -96,7 +96,7 @@ func (x *TailEventsRequest) GetKinds() []string {
 
 type TailEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the message; empty in an answer that tells only of missed events.
+	// Of the message; empty in an answer that tells only of missed events, or in its text of a process that does not answer.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// As far as this process knows: of an acceptance before it was started nothing but the id is known.
 	Message *TraceSummary `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`

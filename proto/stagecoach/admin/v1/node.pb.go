@@ -27,7 +27,7 @@ const (
 // Node is one process.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service and where it was found: "signer@172.18.0.7:7001". Made by admin.
+	// The service and where it was found: "signer@172.18.0.7:7001"; admin itself by its instance. Made by admin.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// ingress, egress, admin, the type of a stage; or up, which is everything in one process.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
@@ -559,7 +559,7 @@ type GetProfileRequest struct {
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// cpu, heap, allocs, goroutine, mutex, block, or trace.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Of cpu and trace, 1 to 60; 0 is 10.
+	// How long cpu, trace, mutex and block are gathered, 1 to 60; 0 is 10. One at a time: RESOURCE_EXHAUSTED.
 	Seconds       uint32 `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

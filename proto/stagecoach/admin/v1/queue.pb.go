@@ -631,7 +631,9 @@ type Change struct {
 	// Recipients that changed; 0 with a reason.
 	Recipients uint32 `protobuf:"varint,2,opt,name=recipients,proto3" json:"recipients,omitempty"`
 	// Why nothing changed: for people.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// It does not wait here.
+	Absent        bool `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +687,13 @@ func (x *Change) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Change) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
 }
 
 // The requests that change something name messages by a filter, which must not be empty: INVALID_ARGUMENT. Messages are
@@ -1135,6 +1144,119 @@ func (x *DeleteMessagesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type BounceMessagesRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// At most 500 bytes, in one line. The sender reads it.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BounceMessagesRequest) Reset() {
+	*x = BounceMessagesRequest{}
+	mi := &file_stagecoach_admin_v1_queue_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BounceMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BounceMessagesRequest) ProtoMessage() {}
+
+func (x *BounceMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_queue_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BounceMessagesRequest.ProtoReflect.Descriptor instead.
+func (*BounceMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_queue_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BounceMessagesRequest) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *BounceMessagesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BounceMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type BounceMessagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BounceMessagesResponse) Reset() {
+	*x = BounceMessagesResponse{}
+	mi := &file_stagecoach_admin_v1_queue_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BounceMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BounceMessagesResponse) ProtoMessage() {}
+
+func (x *BounceMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_admin_v1_queue_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BounceMessagesResponse.ProtoReflect.Descriptor instead.
+func (*BounceMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_admin_v1_queue_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BounceMessagesResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *BounceMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_stagecoach_admin_v1_queue_proto protoreflect.FileDescriptor
 
 const file_stagecoach_admin_v1_queue_proto_rawDesc = "" +
@@ -1184,13 +1306,14 @@ const file_stagecoach_admin_v1_queue_proto_rawDesc = "" +
 	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05route\x18\t \x01(\tR\x05route\x12\x1a\n" +
 	"\breleased\x18\n" +
-	" \x03(\tR\breleased\"P\n" +
+	" \x03(\tR\breleased\"h\n" +
 	"\x06Change\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
 	"recipients\x18\x02 \x01(\rR\n" +
 	"recipients\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x89\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06absent\x18\x04 \x01(\bR\x06absent\"\x89\x01\n" +
 	"\x14RetryMessagesRequest\x123\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x1d\n" +
 	"\n" +
@@ -1222,7 +1345,15 @@ const file_stagecoach_admin_v1_queue_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"w\n" +
 	"\x16DeleteMessagesResponse\x125\n" +
 	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xd9\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
+	"\x15BounceMessagesRequest\x123\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1b.stagecoach.admin.v1.FilterR\x06filter\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"w\n" +
+	"\x16BounceMessagesResponse\x125\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.stagecoach.admin.v1.ChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc4\x06\n" +
 	"\fQueueService\x12c\n" +
 	"\fListMessages\x12(.stagecoach.admin.v1.ListMessagesRequest\x1a).stagecoach.admin.v1.ListMessagesResponse\x12]\n" +
 	"\n" +
@@ -1232,6 +1363,7 @@ const file_stagecoach_admin_v1_queue_proto_rawDesc = "" +
 	"\rRetryMessages\x12).stagecoach.admin.v1.RetryMessagesRequest\x1a*.stagecoach.admin.v1.RetryMessagesResponse\x12c\n" +
 	"\fHoldMessages\x12(.stagecoach.admin.v1.HoldMessagesRequest\x1a).stagecoach.admin.v1.HoldMessagesResponse\x12l\n" +
 	"\x0fReleaseMessages\x12+.stagecoach.admin.v1.ReleaseMessagesRequest\x1a,.stagecoach.admin.v1.ReleaseMessagesResponse\x12i\n" +
+	"\x0eBounceMessages\x12*.stagecoach.admin.v1.BounceMessagesRequest\x1a+.stagecoach.admin.v1.BounceMessagesResponse\x12i\n" +
 	"\x0eDeleteMessages\x12*.stagecoach.admin.v1.DeleteMessagesRequest\x1a+.stagecoach.admin.v1.DeleteMessagesResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -1246,7 +1378,7 @@ func file_stagecoach_admin_v1_queue_proto_rawDescGZIP() []byte {
 	return file_stagecoach_admin_v1_queue_proto_rawDescData
 }
 
-var file_stagecoach_admin_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_stagecoach_admin_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_stagecoach_admin_v1_queue_proto_goTypes = []any{
 	(*Filter)(nil),                  // 0: stagecoach.admin.v1.Filter
 	(*ListMessagesRequest)(nil),     // 1: stagecoach.admin.v1.ListMessagesRequest
@@ -1266,22 +1398,24 @@ var file_stagecoach_admin_v1_queue_proto_goTypes = []any{
 	(*ReleaseMessagesResponse)(nil), // 15: stagecoach.admin.v1.ReleaseMessagesResponse
 	(*DeleteMessagesRequest)(nil),   // 16: stagecoach.admin.v1.DeleteMessagesRequest
 	(*DeleteMessagesResponse)(nil),  // 17: stagecoach.admin.v1.DeleteMessagesResponse
-	(*timestamppb.Timestamp)(nil),   // 18: google.protobuf.Timestamp
-	(*v1.Envelope)(nil),             // 19: stagecoach.stage.v1.Envelope
-	(*v11.Fate)(nil),                // 20: stagecoach.relay.v1.Fate
-	(*v11.HopReport)(nil),           // 21: stagecoach.relay.v1.HopReport
+	(*BounceMessagesRequest)(nil),   // 18: stagecoach.admin.v1.BounceMessagesRequest
+	(*BounceMessagesResponse)(nil),  // 19: stagecoach.admin.v1.BounceMessagesResponse
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(*v1.Envelope)(nil),             // 21: stagecoach.stage.v1.Envelope
+	(*v11.Fate)(nil),                // 22: stagecoach.relay.v1.Fate
+	(*v11.HopReport)(nil),           // 23: stagecoach.relay.v1.HopReport
 }
 var file_stagecoach_admin_v1_queue_proto_depIdxs = []int32{
 	0,  // 0: stagecoach.admin.v1.ListMessagesRequest.filter:type_name -> stagecoach.admin.v1.Filter
 	7,  // 1: stagecoach.admin.v1.ListMessagesResponse.messages:type_name -> stagecoach.admin.v1.WaitingMessage
 	7,  // 2: stagecoach.admin.v1.GetMessageResponse.message:type_name -> stagecoach.admin.v1.WaitingMessage
-	18, // 3: stagecoach.admin.v1.WaitingMessage.received:type_name -> google.protobuf.Timestamp
-	19, // 4: stagecoach.admin.v1.WaitingMessage.envelope:type_name -> stagecoach.stage.v1.Envelope
+	20, // 3: stagecoach.admin.v1.WaitingMessage.received:type_name -> google.protobuf.Timestamp
+	21, // 4: stagecoach.admin.v1.WaitingMessage.envelope:type_name -> stagecoach.stage.v1.Envelope
 	8,  // 5: stagecoach.admin.v1.WaitingMessage.groups:type_name -> stagecoach.admin.v1.WaitingGroup
-	18, // 6: stagecoach.admin.v1.WaitingGroup.next:type_name -> google.protobuf.Timestamp
-	20, // 7: stagecoach.admin.v1.WaitingGroup.last:type_name -> stagecoach.relay.v1.Fate
-	21, // 8: stagecoach.admin.v1.WaitingGroup.done:type_name -> stagecoach.relay.v1.HopReport
-	18, // 9: stagecoach.admin.v1.WaitingGroup.since:type_name -> google.protobuf.Timestamp
+	20, // 6: stagecoach.admin.v1.WaitingGroup.next:type_name -> google.protobuf.Timestamp
+	22, // 7: stagecoach.admin.v1.WaitingGroup.last:type_name -> stagecoach.relay.v1.Fate
+	23, // 8: stagecoach.admin.v1.WaitingGroup.done:type_name -> stagecoach.relay.v1.HopReport
+	20, // 9: stagecoach.admin.v1.WaitingGroup.since:type_name -> google.protobuf.Timestamp
 	0,  // 10: stagecoach.admin.v1.RetryMessagesRequest.filter:type_name -> stagecoach.admin.v1.Filter
 	9,  // 11: stagecoach.admin.v1.RetryMessagesResponse.changes:type_name -> stagecoach.admin.v1.Change
 	0,  // 12: stagecoach.admin.v1.HoldMessagesRequest.filter:type_name -> stagecoach.admin.v1.Filter
@@ -1290,25 +1424,29 @@ var file_stagecoach_admin_v1_queue_proto_depIdxs = []int32{
 	9,  // 15: stagecoach.admin.v1.ReleaseMessagesResponse.changes:type_name -> stagecoach.admin.v1.Change
 	0,  // 16: stagecoach.admin.v1.DeleteMessagesRequest.filter:type_name -> stagecoach.admin.v1.Filter
 	9,  // 17: stagecoach.admin.v1.DeleteMessagesResponse.changes:type_name -> stagecoach.admin.v1.Change
-	1,  // 18: stagecoach.admin.v1.QueueService.ListMessages:input_type -> stagecoach.admin.v1.ListMessagesRequest
-	3,  // 19: stagecoach.admin.v1.QueueService.GetMessage:input_type -> stagecoach.admin.v1.GetMessageRequest
-	5,  // 20: stagecoach.admin.v1.QueueService.GetContent:input_type -> stagecoach.admin.v1.GetContentRequest
-	10, // 21: stagecoach.admin.v1.QueueService.RetryMessages:input_type -> stagecoach.admin.v1.RetryMessagesRequest
-	12, // 22: stagecoach.admin.v1.QueueService.HoldMessages:input_type -> stagecoach.admin.v1.HoldMessagesRequest
-	14, // 23: stagecoach.admin.v1.QueueService.ReleaseMessages:input_type -> stagecoach.admin.v1.ReleaseMessagesRequest
-	16, // 24: stagecoach.admin.v1.QueueService.DeleteMessages:input_type -> stagecoach.admin.v1.DeleteMessagesRequest
-	2,  // 25: stagecoach.admin.v1.QueueService.ListMessages:output_type -> stagecoach.admin.v1.ListMessagesResponse
-	4,  // 26: stagecoach.admin.v1.QueueService.GetMessage:output_type -> stagecoach.admin.v1.GetMessageResponse
-	6,  // 27: stagecoach.admin.v1.QueueService.GetContent:output_type -> stagecoach.admin.v1.GetContentResponse
-	11, // 28: stagecoach.admin.v1.QueueService.RetryMessages:output_type -> stagecoach.admin.v1.RetryMessagesResponse
-	13, // 29: stagecoach.admin.v1.QueueService.HoldMessages:output_type -> stagecoach.admin.v1.HoldMessagesResponse
-	15, // 30: stagecoach.admin.v1.QueueService.ReleaseMessages:output_type -> stagecoach.admin.v1.ReleaseMessagesResponse
-	17, // 31: stagecoach.admin.v1.QueueService.DeleteMessages:output_type -> stagecoach.admin.v1.DeleteMessagesResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	0,  // 18: stagecoach.admin.v1.BounceMessagesRequest.filter:type_name -> stagecoach.admin.v1.Filter
+	9,  // 19: stagecoach.admin.v1.BounceMessagesResponse.changes:type_name -> stagecoach.admin.v1.Change
+	1,  // 20: stagecoach.admin.v1.QueueService.ListMessages:input_type -> stagecoach.admin.v1.ListMessagesRequest
+	3,  // 21: stagecoach.admin.v1.QueueService.GetMessage:input_type -> stagecoach.admin.v1.GetMessageRequest
+	5,  // 22: stagecoach.admin.v1.QueueService.GetContent:input_type -> stagecoach.admin.v1.GetContentRequest
+	10, // 23: stagecoach.admin.v1.QueueService.RetryMessages:input_type -> stagecoach.admin.v1.RetryMessagesRequest
+	12, // 24: stagecoach.admin.v1.QueueService.HoldMessages:input_type -> stagecoach.admin.v1.HoldMessagesRequest
+	14, // 25: stagecoach.admin.v1.QueueService.ReleaseMessages:input_type -> stagecoach.admin.v1.ReleaseMessagesRequest
+	18, // 26: stagecoach.admin.v1.QueueService.BounceMessages:input_type -> stagecoach.admin.v1.BounceMessagesRequest
+	16, // 27: stagecoach.admin.v1.QueueService.DeleteMessages:input_type -> stagecoach.admin.v1.DeleteMessagesRequest
+	2,  // 28: stagecoach.admin.v1.QueueService.ListMessages:output_type -> stagecoach.admin.v1.ListMessagesResponse
+	4,  // 29: stagecoach.admin.v1.QueueService.GetMessage:output_type -> stagecoach.admin.v1.GetMessageResponse
+	6,  // 30: stagecoach.admin.v1.QueueService.GetContent:output_type -> stagecoach.admin.v1.GetContentResponse
+	11, // 31: stagecoach.admin.v1.QueueService.RetryMessages:output_type -> stagecoach.admin.v1.RetryMessagesResponse
+	13, // 32: stagecoach.admin.v1.QueueService.HoldMessages:output_type -> stagecoach.admin.v1.HoldMessagesResponse
+	15, // 33: stagecoach.admin.v1.QueueService.ReleaseMessages:output_type -> stagecoach.admin.v1.ReleaseMessagesResponse
+	19, // 34: stagecoach.admin.v1.QueueService.BounceMessages:output_type -> stagecoach.admin.v1.BounceMessagesResponse
+	17, // 35: stagecoach.admin.v1.QueueService.DeleteMessages:output_type -> stagecoach.admin.v1.DeleteMessagesResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_admin_v1_queue_proto_init() }
@@ -1322,7 +1460,7 @@ func file_stagecoach_admin_v1_queue_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_admin_v1_queue_proto_rawDesc), len(file_stagecoach_admin_v1_queue_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	QueueService_RetryMessages_FullMethodName   = "/stagecoach.admin.v1.QueueService/RetryMessages"
 	QueueService_HoldMessages_FullMethodName    = "/stagecoach.admin.v1.QueueService/HoldMessages"
 	QueueService_ReleaseMessages_FullMethodName = "/stagecoach.admin.v1.QueueService/ReleaseMessages"
+	QueueService_BounceMessages_FullMethodName  = "/stagecoach.admin.v1.QueueService/BounceMessages"
 	QueueService_DeleteMessages_FullMethodName  = "/stagecoach.admin.v1.QueueService/DeleteMessages"
 )
 
@@ -40,7 +41,8 @@ const (
 // demand (for someone who asks), quarantine and dead (for a person). Served by ingress, for the shards it owns.
 type QueueServiceClient interface {
 	// ListMessages pages through the messages with groups that match, in the order of their ids, which is that of their
-	// acceptance. A page shows whole messages, with the groups that do not match as well.
+	// acceptance. A page shows whole messages, with the groups that do not match as well. Its token is the id up to which
+	// everything was looked at.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesResponse, error)
 	// GetMessage gives one message with all that is known of it. NOT_FOUND: it does not wait here.
 	GetMessage(ctx context.Context, in *GetMessageRequest, opts ...grpc.CallOption) (*GetMessageResponse, error)
@@ -53,6 +55,9 @@ type QueueServiceClient interface {
 	// ReleaseMessages lets the groups in quarantine and dead go on. Held by a verdict: after that stage, whose Quarantine
 	// on this message counts as Continue from then on. Held by on_error, or dead: at the stage where they are.
 	ReleaseMessages(ctx context.Context, in *ReleaseMessagesRequest, opts ...grpc.CallOption) (*ReleaseMessagesResponse, error)
+	// BounceMessages ends the groups that match as failed, and reports that to the sender, with the reason and the last answer.
+	// Not of messages from strangers or from the null sender, of whom nobody can be told: their Change says so.
+	BounceMessages(ctx context.Context, in *BounceMessagesRequest, opts ...grpc.CallOption) (*BounceMessagesResponse, error)
 	// DeleteMessages ends the groups that match; the end is on record with the person's name. Nobody is told.
 	DeleteMessages(ctx context.Context, in *DeleteMessagesRequest, opts ...grpc.CallOption) (*DeleteMessagesResponse, error)
 }
@@ -134,6 +139,16 @@ func (c *queueServiceClient) ReleaseMessages(ctx context.Context, in *ReleaseMes
 	return out, nil
 }
 
+func (c *queueServiceClient) BounceMessages(ctx context.Context, in *BounceMessagesRequest, opts ...grpc.CallOption) (*BounceMessagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BounceMessagesResponse)
+	err := c.cc.Invoke(ctx, QueueService_BounceMessages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *queueServiceClient) DeleteMessages(ctx context.Context, in *DeleteMessagesRequest, opts ...grpc.CallOption) (*DeleteMessagesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteMessagesResponse)
@@ -152,7 +167,8 @@ func (c *queueServiceClient) DeleteMessages(ctx context.Context, in *DeleteMessa
 // demand (for someone who asks), quarantine and dead (for a person). Served by ingress, for the shards it owns.
 type QueueServiceServer interface {
 	// ListMessages pages through the messages with groups that match, in the order of their ids, which is that of their
-	// acceptance. A page shows whole messages, with the groups that do not match as well.
+	// acceptance. A page shows whole messages, with the groups that do not match as well. Its token is the id up to which
+	// everything was looked at.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
 	// GetMessage gives one message with all that is known of it. NOT_FOUND: it does not wait here.
 	GetMessage(context.Context, *GetMessageRequest) (*GetMessageResponse, error)
@@ -165,6 +181,9 @@ type QueueServiceServer interface {
 	// ReleaseMessages lets the groups in quarantine and dead go on. Held by a verdict: after that stage, whose Quarantine
 	// on this message counts as Continue from then on. Held by on_error, or dead: at the stage where they are.
 	ReleaseMessages(context.Context, *ReleaseMessagesRequest) (*ReleaseMessagesResponse, error)
+	// BounceMessages ends the groups that match as failed, and reports that to the sender, with the reason and the last answer.
+	// Not of messages from strangers or from the null sender, of whom nobody can be told: their Change says so.
+	BounceMessages(context.Context, *BounceMessagesRequest) (*BounceMessagesResponse, error)
 	// DeleteMessages ends the groups that match; the end is on record with the person's name. Nobody is told.
 	DeleteMessages(context.Context, *DeleteMessagesRequest) (*DeleteMessagesResponse, error)
 	mustEmbedUnimplementedQueueServiceServer()
@@ -194,6 +213,9 @@ func (UnimplementedQueueServiceServer) HoldMessages(context.Context, *HoldMessag
 }
 func (UnimplementedQueueServiceServer) ReleaseMessages(context.Context, *ReleaseMessagesRequest) (*ReleaseMessagesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseMessages not implemented")
+}
+func (UnimplementedQueueServiceServer) BounceMessages(context.Context, *BounceMessagesRequest) (*BounceMessagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BounceMessages not implemented")
 }
 func (UnimplementedQueueServiceServer) DeleteMessages(context.Context, *DeleteMessagesRequest) (*DeleteMessagesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteMessages not implemented")
@@ -320,6 +342,24 @@ func _QueueService_ReleaseMessages_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueueService_BounceMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BounceMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueueServiceServer).BounceMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueueService_BounceMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueueServiceServer).BounceMessages(ctx, req.(*BounceMessagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _QueueService_DeleteMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteMessagesRequest)
 	if err := dec(in); err != nil {
@@ -364,6 +404,10 @@ var QueueService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseMessages",
 			Handler:    _QueueService_ReleaseMessages_Handler,
+		},
+		{
+			MethodName: "BounceMessages",
+			Handler:    _QueueService_BounceMessages_Handler,
 		},
 		{
 			MethodName: "DeleteMessages",

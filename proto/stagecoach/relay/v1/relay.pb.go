@@ -254,6 +254,104 @@ func (Concern) EnumDescriptor() ([]byte, []int) {
 	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{3}
 }
 
+type KnowsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Routes        []*Route               `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnowsRequest) Reset() {
+	*x = KnowsRequest{}
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnowsRequest) ProtoMessage() {}
+
+func (x *KnowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnowsRequest.ProtoReflect.Descriptor instead.
+func (*KnowsRequest) Descriptor() ([]byte, []int) {
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *KnowsRequest) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+type KnowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the routes that it does not know, with their hashes.
+	Unknown []string `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	// Names of the certificates that may hand messages over, by the configuration of the service; empty: not said.
+	Callers       []string `protobuf:"bytes,2,rep,name=callers,proto3" json:"callers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnowsResponse) Reset() {
+	*x = KnowsResponse{}
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnowsResponse) ProtoMessage() {}
+
+func (x *KnowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnowsResponse.ProtoReflect.Descriptor instead.
+func (*KnowsResponse) Descriptor() ([]byte, []int) {
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KnowsResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+func (x *KnowsResponse) GetCallers() []string {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
 type RelayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -269,7 +367,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[0]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +379,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[0]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +392,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{0}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RelayRequest) GetKind() isRelayRequest_Kind {
@@ -388,7 +486,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[1]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +498,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[1]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +511,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{1}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Begin) GetId() string {
@@ -472,7 +570,7 @@ type Slip struct {
 
 func (x *Slip) Reset() {
 	*x = Slip{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[2]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +582,7 @@ func (x *Slip) String() string {
 func (*Slip) ProtoMessage() {}
 
 func (x *Slip) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[2]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +595,7 @@ func (x *Slip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slip.ProtoReflect.Descriptor instead.
 func (*Slip) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{2}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Slip) GetHops() []*Hop {
@@ -552,7 +650,7 @@ type Hop struct {
 
 func (x *Hop) Reset() {
 	*x = Hop{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[3]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +662,7 @@ func (x *Hop) String() string {
 func (*Hop) ProtoMessage() {}
 
 func (x *Hop) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[3]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +675,7 @@ func (x *Hop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hop.ProtoReflect.Descriptor instead.
 func (*Hop) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{3}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hop) GetInstance() string {
@@ -662,7 +760,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[4]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +772,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[4]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +785,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{4}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Route) GetName() string {
@@ -720,7 +818,7 @@ type Go struct {
 
 func (x *Go) Reset() {
 	*x = Go{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[5]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +830,7 @@ func (x *Go) String() string {
 func (*Go) ProtoMessage() {}
 
 func (x *Go) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[5]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +843,7 @@ func (x *Go) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Go.ProtoReflect.Descriptor instead.
 func (*Go) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{5}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Go) GetN() uint64 {
@@ -769,7 +867,7 @@ type RelayResponse struct {
 
 func (x *RelayResponse) Reset() {
 	*x = RelayResponse{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[6]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +879,7 @@ func (x *RelayResponse) String() string {
 func (*RelayResponse) ProtoMessage() {}
 
 func (x *RelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[6]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +892,7 @@ func (x *RelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
 func (*RelayResponse) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{6}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RelayResponse) GetKind() isRelayResponse_Kind {
@@ -878,7 +976,7 @@ type HopReport struct {
 
 func (x *HopReport) Reset() {
 	*x = HopReport{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[7]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +988,7 @@ func (x *HopReport) String() string {
 func (*HopReport) ProtoMessage() {}
 
 func (x *HopReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[7]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1001,7 @@ func (x *HopReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HopReport.ProtoReflect.Descriptor instead.
 func (*HopReport) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{7}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HopReport) GetInstance() string {
@@ -1003,7 +1101,7 @@ type Diff struct {
 
 func (x *Diff) Reset() {
 	*x = Diff{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1113,7 @@ func (x *Diff) String() string {
 func (*Diff) ProtoMessage() {}
 
 func (x *Diff) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1126,7 @@ func (x *Diff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diff.ProtoReflect.Descriptor instead.
 func (*Diff) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{8}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Diff) GetHunks() []*Hunk {
@@ -1061,7 +1159,7 @@ type Hunk struct {
 
 func (x *Hunk) Reset() {
 	*x = Hunk{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1171,7 @@ func (x *Hunk) String() string {
 func (*Hunk) ProtoMessage() {}
 
 func (x *Hunk) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1184,7 @@ func (x *Hunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hunk.ProtoReflect.Descriptor instead.
 func (*Hunk) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{9}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Hunk) GetOffset() uint64 {
@@ -1154,7 +1252,7 @@ type Fate struct {
 
 func (x *Fate) Reset() {
 	*x = Fate{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1264,7 @@ func (x *Fate) String() string {
 func (*Fate) ProtoMessage() {}
 
 func (x *Fate) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[10]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1277,7 @@ func (x *Fate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fate.ProtoReflect.Descriptor instead.
 func (*Fate) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{10}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Fate) GetRecipient() string {
@@ -1256,7 +1354,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1366,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[11]
+	mi := &file_stagecoach_relay_v1_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1379,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{11}
+	return file_stagecoach_relay_v1_relay_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ready) GetN() uint64 {
@@ -1302,7 +1400,12 @@ var File_stagecoach_relay_v1_relay_proto protoreflect.FileDescriptor
 
 const file_stagecoach_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstagecoach/relay/v1/relay.proto\x12\x13stagecoach.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"\xbb\x01\n" +
+	"\x1fstagecoach/relay/v1/relay.proto\x12\x13stagecoach.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstagecoach/stage/v1/stage.proto\"B\n" +
+	"\fKnowsRequest\x122\n" +
+	"\x06routes\x18\x01 \x03(\v2\x1a.stagecoach.relay.v1.RouteR\x06routes\"C\n" +
+	"\rKnowsResponse\x12\x18\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\x12\x18\n" +
+	"\acallers\x18\x02 \x03(\tR\acallers\"\xbb\x01\n" +
 	"\fRelayRequest\x122\n" +
 	"\x05begin\x18\x01 \x01(\v2\x1a.stagecoach.relay.v1.BeginH\x00R\x05begin\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12,\n" +
@@ -1409,9 +1512,10 @@ const file_stagecoach_relay_v1_relay_proto_rawDesc = "" +
 	"\x11CONCERN_RECIPIENT\x10\x01\x12\x17\n" +
 	"\x13CONCERN_DESTINATION\x10\x02\x12\x11\n" +
 	"\rCONCERN_ROUTE\x10\x03\x12\x0f\n" +
-	"\vCONCERN_HOP\x10\x042b\n" +
+	"\vCONCERN_HOP\x10\x042\xb2\x01\n" +
 	"\fRelayService\x12R\n" +
-	"\x05Relay\x12!.stagecoach.relay.v1.RelayRequest\x1a\".stagecoach.relay.v1.RelayResponse(\x010\x01BHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1;relayv1b\x06proto3"
+	"\x05Relay\x12!.stagecoach.relay.v1.RelayRequest\x1a\".stagecoach.relay.v1.RelayResponse(\x010\x01\x12N\n" +
+	"\x05Knows\x12!.stagecoach.relay.v1.KnowsRequest\x1a\".stagecoach.relay.v1.KnowsResponseBHZFgithub.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1;relayv1b\x06proto3"
 
 var (
 	file_stagecoach_relay_v1_relay_proto_rawDescOnce sync.Once
@@ -1426,65 +1530,70 @@ func file_stagecoach_relay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_stagecoach_relay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stagecoach_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_stagecoach_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_stagecoach_relay_v1_relay_proto_goTypes = []any{
 	(OnError)(0),                  // 0: stagecoach.relay.v1.OnError
 	(Outcome)(0),                  // 1: stagecoach.relay.v1.Outcome
 	(FateKind)(0),                 // 2: stagecoach.relay.v1.FateKind
 	(Concern)(0),                  // 3: stagecoach.relay.v1.Concern
-	(*RelayRequest)(nil),          // 4: stagecoach.relay.v1.RelayRequest
-	(*Begin)(nil),                 // 5: stagecoach.relay.v1.Begin
-	(*Slip)(nil),                  // 6: stagecoach.relay.v1.Slip
-	(*Hop)(nil),                   // 7: stagecoach.relay.v1.Hop
-	(*Route)(nil),                 // 8: stagecoach.relay.v1.Route
-	(*Go)(nil),                    // 9: stagecoach.relay.v1.Go
-	(*RelayResponse)(nil),         // 10: stagecoach.relay.v1.RelayResponse
-	(*HopReport)(nil),             // 11: stagecoach.relay.v1.HopReport
-	(*Diff)(nil),                  // 12: stagecoach.relay.v1.Diff
-	(*Hunk)(nil),                  // 13: stagecoach.relay.v1.Hunk
-	(*Fate)(nil),                  // 14: stagecoach.relay.v1.Fate
-	(*Ready)(nil),                 // 15: stagecoach.relay.v1.Ready
-	(*v1.End)(nil),                // 16: stagecoach.stage.v1.End
-	(*v1.Envelope)(nil),           // 17: stagecoach.stage.v1.Envelope
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(v1.Verdict)(0),               // 20: stagecoach.stage.v1.Verdict
-	(*v1.Edits)(nil),              // 21: stagecoach.stage.v1.Edits
-	(*v1.Note)(nil),               // 22: stagecoach.stage.v1.Note
-	(*v1.Reply)(nil),              // 23: stagecoach.stage.v1.Reply
+	(*KnowsRequest)(nil),          // 4: stagecoach.relay.v1.KnowsRequest
+	(*KnowsResponse)(nil),         // 5: stagecoach.relay.v1.KnowsResponse
+	(*RelayRequest)(nil),          // 6: stagecoach.relay.v1.RelayRequest
+	(*Begin)(nil),                 // 7: stagecoach.relay.v1.Begin
+	(*Slip)(nil),                  // 8: stagecoach.relay.v1.Slip
+	(*Hop)(nil),                   // 9: stagecoach.relay.v1.Hop
+	(*Route)(nil),                 // 10: stagecoach.relay.v1.Route
+	(*Go)(nil),                    // 11: stagecoach.relay.v1.Go
+	(*RelayResponse)(nil),         // 12: stagecoach.relay.v1.RelayResponse
+	(*HopReport)(nil),             // 13: stagecoach.relay.v1.HopReport
+	(*Diff)(nil),                  // 14: stagecoach.relay.v1.Diff
+	(*Hunk)(nil),                  // 15: stagecoach.relay.v1.Hunk
+	(*Fate)(nil),                  // 16: stagecoach.relay.v1.Fate
+	(*Ready)(nil),                 // 17: stagecoach.relay.v1.Ready
+	(*v1.End)(nil),                // 18: stagecoach.stage.v1.End
+	(*v1.Envelope)(nil),           // 19: stagecoach.stage.v1.Envelope
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(v1.Verdict)(0),               // 22: stagecoach.stage.v1.Verdict
+	(*v1.Edits)(nil),              // 23: stagecoach.stage.v1.Edits
+	(*v1.Note)(nil),               // 24: stagecoach.stage.v1.Note
+	(*v1.Reply)(nil),              // 25: stagecoach.stage.v1.Reply
 }
 var file_stagecoach_relay_v1_relay_proto_depIdxs = []int32{
-	5,  // 0: stagecoach.relay.v1.RelayRequest.begin:type_name -> stagecoach.relay.v1.Begin
-	16, // 1: stagecoach.relay.v1.RelayRequest.end:type_name -> stagecoach.stage.v1.End
-	9,  // 2: stagecoach.relay.v1.RelayRequest.go:type_name -> stagecoach.relay.v1.Go
-	17, // 3: stagecoach.relay.v1.Begin.envelope:type_name -> stagecoach.stage.v1.Envelope
-	6,  // 4: stagecoach.relay.v1.Begin.slip:type_name -> stagecoach.relay.v1.Slip
-	18, // 5: stagecoach.relay.v1.Begin.received:type_name -> google.protobuf.Timestamp
-	7,  // 6: stagecoach.relay.v1.Slip.hops:type_name -> stagecoach.relay.v1.Hop
-	8,  // 7: stagecoach.relay.v1.Slip.route:type_name -> stagecoach.relay.v1.Route
-	19, // 8: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
-	0,  // 9: stagecoach.relay.v1.Hop.on_error:type_name -> stagecoach.relay.v1.OnError
-	11, // 10: stagecoach.relay.v1.RelayResponse.report:type_name -> stagecoach.relay.v1.HopReport
-	14, // 11: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
-	15, // 12: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
-	1,  // 13: stagecoach.relay.v1.HopReport.outcome:type_name -> stagecoach.relay.v1.Outcome
-	20, // 14: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
-	19, // 15: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
-	21, // 16: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
-	22, // 17: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
-	12, // 18: stagecoach.relay.v1.HopReport.diff:type_name -> stagecoach.relay.v1.Diff
-	13, // 19: stagecoach.relay.v1.Diff.hunks:type_name -> stagecoach.relay.v1.Hunk
-	2,  // 20: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
-	3,  // 21: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
-	23, // 22: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
-	19, // 23: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
-	4,  // 24: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
-	10, // 25: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
-	25, // [25:26] is the sub-list for method output_type
-	24, // [24:25] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	10, // 0: stagecoach.relay.v1.KnowsRequest.routes:type_name -> stagecoach.relay.v1.Route
+	7,  // 1: stagecoach.relay.v1.RelayRequest.begin:type_name -> stagecoach.relay.v1.Begin
+	18, // 2: stagecoach.relay.v1.RelayRequest.end:type_name -> stagecoach.stage.v1.End
+	11, // 3: stagecoach.relay.v1.RelayRequest.go:type_name -> stagecoach.relay.v1.Go
+	19, // 4: stagecoach.relay.v1.Begin.envelope:type_name -> stagecoach.stage.v1.Envelope
+	8,  // 5: stagecoach.relay.v1.Begin.slip:type_name -> stagecoach.relay.v1.Slip
+	20, // 6: stagecoach.relay.v1.Begin.received:type_name -> google.protobuf.Timestamp
+	9,  // 7: stagecoach.relay.v1.Slip.hops:type_name -> stagecoach.relay.v1.Hop
+	10, // 8: stagecoach.relay.v1.Slip.route:type_name -> stagecoach.relay.v1.Route
+	21, // 9: stagecoach.relay.v1.Hop.timeout:type_name -> google.protobuf.Duration
+	0,  // 10: stagecoach.relay.v1.Hop.on_error:type_name -> stagecoach.relay.v1.OnError
+	13, // 11: stagecoach.relay.v1.RelayResponse.report:type_name -> stagecoach.relay.v1.HopReport
+	16, // 12: stagecoach.relay.v1.RelayResponse.fate:type_name -> stagecoach.relay.v1.Fate
+	17, // 13: stagecoach.relay.v1.RelayResponse.ready:type_name -> stagecoach.relay.v1.Ready
+	1,  // 14: stagecoach.relay.v1.HopReport.outcome:type_name -> stagecoach.relay.v1.Outcome
+	22, // 15: stagecoach.relay.v1.HopReport.verdict:type_name -> stagecoach.stage.v1.Verdict
+	21, // 16: stagecoach.relay.v1.HopReport.took:type_name -> google.protobuf.Duration
+	23, // 17: stagecoach.relay.v1.HopReport.edits:type_name -> stagecoach.stage.v1.Edits
+	24, // 18: stagecoach.relay.v1.HopReport.notes:type_name -> stagecoach.stage.v1.Note
+	14, // 19: stagecoach.relay.v1.HopReport.diff:type_name -> stagecoach.relay.v1.Diff
+	15, // 20: stagecoach.relay.v1.Diff.hunks:type_name -> stagecoach.relay.v1.Hunk
+	2,  // 21: stagecoach.relay.v1.Fate.kind:type_name -> stagecoach.relay.v1.FateKind
+	3,  // 22: stagecoach.relay.v1.Fate.concern:type_name -> stagecoach.relay.v1.Concern
+	25, // 23: stagecoach.relay.v1.Fate.reply:type_name -> stagecoach.stage.v1.Reply
+	21, // 24: stagecoach.relay.v1.Fate.after:type_name -> google.protobuf.Duration
+	6,  // 25: stagecoach.relay.v1.RelayService.Relay:input_type -> stagecoach.relay.v1.RelayRequest
+	4,  // 26: stagecoach.relay.v1.RelayService.Knows:input_type -> stagecoach.relay.v1.KnowsRequest
+	12, // 27: stagecoach.relay.v1.RelayService.Relay:output_type -> stagecoach.relay.v1.RelayResponse
+	5,  // 28: stagecoach.relay.v1.RelayService.Knows:output_type -> stagecoach.relay.v1.KnowsResponse
+	27, // [27:29] is the sub-list for method output_type
+	25, // [25:27] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_stagecoach_relay_v1_relay_proto_init() }
@@ -1492,13 +1601,13 @@ func file_stagecoach_relay_v1_relay_proto_init() {
 	if File_stagecoach_relay_v1_relay_proto != nil {
 		return
 	}
-	file_stagecoach_relay_v1_relay_proto_msgTypes[0].OneofWrappers = []any{
+	file_stagecoach_relay_v1_relay_proto_msgTypes[2].OneofWrappers = []any{
 		(*RelayRequest_Begin)(nil),
 		(*RelayRequest_Chunk)(nil),
 		(*RelayRequest_End)(nil),
 		(*RelayRequest_Go)(nil),
 	}
-	file_stagecoach_relay_v1_relay_proto_msgTypes[6].OneofWrappers = []any{
+	file_stagecoach_relay_v1_relay_proto_msgTypes[8].OneofWrappers = []any{
 		(*RelayResponse_Report)(nil),
 		(*RelayResponse_Fate)(nil),
 		(*RelayResponse_Ready)(nil),
@@ -1509,7 +1618,7 @@ func file_stagecoach_relay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stagecoach_relay_v1_relay_proto_rawDesc), len(file_stagecoach_relay_v1_relay_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

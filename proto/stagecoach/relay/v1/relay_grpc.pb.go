@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	RelayService_Relay_FullMethodName = "/stagecoach.relay.v1.RelayService/Relay"
+	RelayService_Knows_FullMethodName = "/stagecoach.relay.v1.RelayService/Knows"
 )
 
 // RelayServiceClient is the client API for RelayService service.
@@ -35,6 +36,9 @@ type RelayServiceClient interface {
 	// from the moment the caller has sent End: a break before it is the callee's failure, after it the
 	// outcome of every recipient without a fate is unknown.
 	Relay(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RelayRequest, RelayResponse], error)
+	// Knows tells whether the service could end slips with these routes now. Served by egress; of stages DescribeResponse
+	// tells.
+	Knows(ctx context.Context, in *KnowsRequest, opts ...grpc.CallOption) (*KnowsResponse, error)
 }
 
 type relayServiceClient struct {
@@ -58,6 +62,16 @@ func (c *relayServiceClient) Relay(ctx context.Context, opts ...grpc.CallOption)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RelayService_RelayClient = grpc.BidiStreamingClient[RelayRequest, RelayResponse]
 
+func (c *relayServiceClient) Knows(ctx context.Context, in *KnowsRequest, opts ...grpc.CallOption) (*KnowsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KnowsResponse)
+	err := c.cc.Invoke(ctx, RelayService_Knows_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RelayServiceServer is the server API for RelayService service.
 // All implementations must embed UnimplementedRelayServiceServer
 // for forward compatibility.
@@ -68,6 +82,9 @@ type RelayServiceServer interface {
 	// from the moment the caller has sent End: a break before it is the callee's failure, after it the
 	// outcome of every recipient without a fate is unknown.
 	Relay(grpc.BidiStreamingServer[RelayRequest, RelayResponse]) error
+	// Knows tells whether the service could end slips with these routes now. Served by egress; of stages DescribeResponse
+	// tells.
+	Knows(context.Context, *KnowsRequest) (*KnowsResponse, error)
 	mustEmbedUnimplementedRelayServiceServer()
 }
 
@@ -80,6 +97,9 @@ type UnimplementedRelayServiceServer struct{}
 
 func (UnimplementedRelayServiceServer) Relay(grpc.BidiStreamingServer[RelayRequest, RelayResponse]) error {
 	return status.Error(codes.Unimplemented, "method Relay not implemented")
+}
+func (UnimplementedRelayServiceServer) Knows(context.Context, *KnowsRequest) (*KnowsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Knows not implemented")
 }
 func (UnimplementedRelayServiceServer) mustEmbedUnimplementedRelayServiceServer() {}
 func (UnimplementedRelayServiceServer) testEmbeddedByValue()                      {}
@@ -109,13 +129,36 @@ func _RelayService_Relay_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RelayService_RelayServer = grpc.BidiStreamingServer[RelayRequest, RelayResponse]
 
+func _RelayService_Knows_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KnowsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).Knows(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_Knows_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).Knows(ctx, req.(*KnowsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RelayService_ServiceDesc is the grpc.ServiceDesc for RelayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var RelayService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "stagecoach.relay.v1.RelayService",
 	HandlerType: (*RelayServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Knows",
+			Handler:    _RelayService_Knows_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Relay",

@@ -127,7 +127,9 @@ type DescribeResponse struct {
 	Traits    *Traits                `protobuf:"bytes,2,opt,name=traits,proto3" json:"traits,omitempty"`
 	Instances []*Instance            `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Version of the program, for people.
-	Version       string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Names of the certificates that may hand messages over, by the configuration of the service; empty: not said.
+	Callers       []string `protobuf:"bytes,5,rep,name=callers,proto3" json:"callers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +190,13 @@ func (x *DescribeResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *DescribeResponse) GetCallers() []string {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
 }
 
 // Instance is one configured stage that the service can run.
@@ -1438,12 +1447,13 @@ var File_stagecoach_stage_v1_stage_proto protoreflect.FileDescriptor
 const file_stagecoach_stage_v1_stage_proto_rawDesc = "" +
 	"\n" +
 	"\x1fstagecoach/stage/v1/stage.proto\x12\x13stagecoach.stage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n" +
-	"\x0fDescribeRequest\"\xb2\x01\n" +
+	"\x0fDescribeRequest\"\xcc\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x123\n" +
 	"\x06traits\x18\x02 \x01(\v2\x1b.stagecoach.stage.v1.TraitsR\x06traits\x12;\n" +
 	"\tinstances\x18\x03 \x03(\v2\x1d.stagecoach.stage.v1.InstanceR\tinstances\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"2\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
+	"\acallers\x18\x05 \x03(\tR\acallers\"2\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\xc0\x01\n" +

@@ -79,6 +79,8 @@ type End struct {
 	Kind       EndKind
 	Reason     string
 	Fate       chain.Fate // the last fate; its Recipient is not used
+	// Chain that they took, where it is known: for who counts, and not kept.
+	Chain string
 }
 
 // Body is the message's bytes: Inline up to 256 KiB, else chunks in the BODY stream under the message's id. With

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
+	"github.com/stagecoachmail/stagecoach/internal/telemetry"
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/depot"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/tally"
 )
 
 // Log is the shard that a Dispatcher works for. *spool.Shard is one.
@@ -56,6 +58,10 @@ type Options struct {
 	// RoutePaused says that a person has stopped a route; nil: none is. It is asked often, and must not block. When it
 	// begins to answer otherwise, RoutesChanged is to be called.
 	RoutePaused func(name string) bool
+	// Tally counts; nil: nobody does.
+	Tally *tally.Tally
+	// Tracer makes spans of a part of the messages; nil: of none.
+	Tracer *telemetry.Tracer
 }
 
 // Dispatcher runs the messages of one shard.
@@ -101,9 +107,16 @@ func New(o Options) *Dispatcher {
 // Accept makes a message durable and lets it run; in is what inline stages said of it, or nil. ended is called when
 // its runs are over, however they ended, but not if Accept returns an error. Accept takes its own hold of content.
 func (d *Dispatcher) Accept(ctx context.Context, a *spool.Accepted, content mail.Content, in *Inline, ended func()) error {
-	if err := d.o.Log.Accept(ctx, a); err != nil {
+	ctx, span := d.o.Tracer.Start(ctx, "spool append")
+	err := d.o.Log.Accept(ctx, a)
+	if err != nil {
+		span.Fail("not stored")
+	}
+	span.End()
+	if err != nil {
 		return err
 	}
+	d.countStarts(a)
 	d.start(a, content, in, ended)
 	return nil
 }
@@ -119,7 +132,7 @@ func (d *Dispatcher) start(a *spool.Accepted, content mail.Content, in *Inline, 
 	}
 	for _, s := range a.Starts {
 		m := mail.Message{ID: a.ID, Received: a.Received, Envelope: a.Envelope, Content: content.Retain()}
-		d.launch(&job{message: m, group: spool.Wait{Recipients: s.Recipients, Chain: s.Chain, Done: s.Done}, inline: in, fresh: true, ended: over})
+		d.launch(&job{message: m, group: spool.Wait{Recipients: s.Recipients, Chain: s.Chain, Done: s.Done}, inline: in, fresh: true, began: d.o.Now(), ended: over})
 	}
 }
 

@@ -35,6 +35,7 @@ type part struct {
 // share a transaction have the same inline stages.
 func (d *Dispatcher) Judge(ctx context.Context, cfg *config.Config, c *config.Chain, m *mail.Message) (*Inline, *mail.Reply) {
 	in := &Inline{slip: cfg.Slip(c)}
+	defer d.countInline(in)
 	m.Content.Retain()
 	parts := []part{{to: m.Pending, message: *m}}
 	defer func() {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/internal/config"
@@ -20,6 +21,8 @@ type job struct {
 	inline *Inline
 	// fresh: it comes from the log's accepted entry, not out of a room.
 	fresh bool
+	// began is when the message was durable, of a fresh one.
+	began time.Time
 	// probe is the gate that this job probes, if any.
 	probe *key
 	// over: the probe has shown what it could; others may be where the message is.
@@ -78,7 +81,7 @@ func (d *Dispatcher) run(j *job) {
 	}
 	defer m.Content.Release()
 	m.Envelope.Origin.Direction = d.direction(m.Envelope, j.group.Recipients)
-	r := d.carry(d.ctx, j, m, slip, done)
+	r := d.carry(d.ctx, j, m, d.withoutTroubled(slip), done)
 	if r.passed {
 		d.probeOver(j, well)
 	}
@@ -133,13 +136,14 @@ func (d *Dispatcher) rematch(j *job) {
 }
 
 // blockedBy finds the gate that keeps a job from running along its slip now. A chain that does not wait for a stage by its
-// on_error, or has it in shadow, is not kept by that stage's gate, unless there are suspects: these have to be alone. A probe is not kept by what lies behind the gate that it probes: else a message with two gates before it would be
+// on_error is not kept by that stage's gate, unless there are suspects: these have to be alone. One that has it in shadow is
+// never kept by it. A probe is not kept by what lies behind the gate that it probes: else a message with two gates before it would be
 // sent from the one to the other for ever.
 func (d *Dispatcher) blockedBy(slip chain.Slip, j *job) (key, bool) {
 	way := make([]key, 0, len(slip.Hops)+2)
 	for _, h := range slip.Hops {
 		k := key{chain.AboutHop, h.Instance}
-		if (h.OnError == chain.OnErrorDefer && !h.Shadow) || (j.probe != nil && *j.probe == k) || d.gates.suspects(k) {
+		if !h.Shadow && (h.OnError == chain.OnErrorDefer || d.gates.suspects(k)) || j.probe != nil && *j.probe == k {
 			way = append(way, k)
 		}
 	}

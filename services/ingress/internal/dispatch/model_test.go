@@ -200,7 +200,7 @@ func model(t *testing.T, seed uint64) {
 		case k < 9 && sent > 0:
 			id := fmt.Sprintf("m%03d", rnd.IntN(sent))
 			var err error
-			switch rnd.IntN(4) {
+			switch rnd.IntN(5) {
 			case 0:
 				o := anna
 				o.FromStage = []string{"", "a", "b", "c"}[rnd.IntN(4)]
@@ -212,6 +212,8 @@ func model(t *testing.T, seed uint64) {
 			case 3:
 				deleted.Store(id, true)
 				_, err = h.d.Delete(t.Context(), id, anna)
+			case 4:
+				_, err = h.d.Bounce(t.Context(), id, anna)
 			}
 			if err != nil && !errors.Is(err, spool.ErrUnknownMessage) {
 				t.Error(err)

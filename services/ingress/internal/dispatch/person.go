@@ -60,7 +60,7 @@ var (
 
 // Retry runs the groups of a message in the rooms retry and park now.
 func (d *Dispatcher) Retry(ctx context.Context, id string, o Order) (Changed, error) {
-	return d.change(ctx, id, o, "retried", []spool.Room{spool.Retry, spool.Park}, func(w *spool.Wait) (*spool.End, string) {
+	return d.change(ctx, id, o, "retried", []spool.Room{spool.Retry, spool.Park}, func(w *spool.Wait) ([]spool.End, string) {
 		if o.FromStage != "" {
 			i := slices.IndexFunc(w.Done, func(r chain.Report) bool { return r.Instance == o.FromStage })
 			if i < 0 {
@@ -89,7 +89,7 @@ func (d *Dispatcher) move(id string, w *spool.Wait, room spool.Room) {
 
 // Hold keeps the groups of a message that wait by themselves until a person releases them.
 func (d *Dispatcher) Hold(ctx context.Context, id string, o Order) (Changed, error) {
-	return d.change(ctx, id, o, "held", []spool.Room{spool.Retry, spool.Park, spool.Demand}, func(w *spool.Wait) (*spool.End, string) {
+	return d.change(ctx, id, o, "held", []spool.Room{spool.Retry, spool.Park, spool.Demand}, func(w *spool.Wait) ([]spool.End, string) {
 		d.move(id, w, spool.Quarantine)
 		w.Last = brief(chain.Fate{Kind: chain.Quarantined, Concern: chain.AboutRecipient, About: heldByPerson, Reason: o.words("held"), ByError: true})
 		return nil, ""
@@ -99,7 +99,7 @@ func (d *Dispatcher) Hold(ctx context.Context, id string, o Order) (Changed, err
 // Release lets the groups of a message that a person has to see go on: those held by a verdict after that stage,
 // whose Quarantine counts as Continue from now on; others at the stage where they are.
 func (d *Dispatcher) Release(ctx context.Context, id string, o Order) (Changed, error) {
-	return d.change(ctx, id, o, "released", []spool.Room{spool.Quarantine, spool.Dead}, func(w *spool.Wait) (*spool.End, string) {
+	return d.change(ctx, id, o, "released", []spool.Room{spool.Quarantine, spool.Dead}, func(w *spool.Wait) ([]spool.End, string) {
 		if w.Room == spool.Quarantine && !w.Last.ByError && w.Last.About != "" && !slices.Contains(w.Released, w.Last.About) {
 			w.Released = append(slices.Clip(w.Released), w.Last.About)
 		}
@@ -112,10 +112,10 @@ func (d *Dispatcher) Release(ctx context.Context, id string, o Order) (Changed, 
 
 // Delete ends the groups of a message, in the name of a person.
 func (d *Dispatcher) Delete(ctx context.Context, id string, o Order) (Changed, error) {
-	return d.change(ctx, id, o, "deleted", everyRoom, func(w *spool.Wait) (*spool.End, string) {
+	return d.change(ctx, id, o, "deleted", everyRoom, func(w *spool.Wait) ([]spool.End, string) {
 		f := w.Last
 		f.Reason = o.words("deleted")
-		return &spool.End{Recipients: w.Recipients, Kind: spool.EndDeleted, Reason: o.By, Fate: brief(f)}, ""
+		return []spool.End{{Recipients: w.Recipients, Kind: spool.EndDeleted, Reason: o.By, Fate: brief(f), Chain: w.Chain}}, ""
 	})
 }
 
@@ -131,7 +131,7 @@ func (o *Order) words(did string) string {
 
 // change settles anew what an order means of a message, in the rooms that it is for. What is under way is not touched.
 // When ctx ends before that is on record, it will still come.
-func (d *Dispatcher) change(ctx context.Context, id string, o Order, did string, rooms []spool.Room, to func(*spool.Wait) (*spool.End, string)) (Changed, error) {
+func (d *Dispatcher) change(ctx context.Context, id string, o Order, did string, rooms []spool.Room, to func(*spool.Wait) ([]spool.End, string)) (Changed, error) {
 	view := d.o.Log.Waiting()
 	m, ok := view.Get(id)
 	if !ok {
@@ -158,8 +158,17 @@ func (d *Dispatcher) change(ctx context.Context, id string, o Order, did string,
 	if len(s.Ends)+len(s.Waits) == 0 {
 		return changed, nil
 	}
+	told := &reports{}
+	if failed := reportedOf(s); len(failed) > 0 {
+		var why string
+		if told, why, err = d.reportsOf(ctx, full, failed); told == nil {
+			rest()
+			return Changed{Reason: why}, err
+		}
+	}
 	written := make(chan bool, 1)
-	if !d.spawn(func() { written <- d.write(s) }) {
+	if !d.spawn(func() { written <- d.writeWithReports(s, told) }) {
+		told.release()
 		rest()
 		return Changed{}, errClosing
 	}
@@ -178,7 +187,7 @@ func (d *Dispatcher) change(ctx context.Context, id string, o Order, did string,
 }
 
 // settlementOf makes the entry of what was woken for an order. What the order does not mean goes back to sleep.
-func (d *Dispatcher) settlementOf(m, full *depot.Message, due []depot.Due, o *Order, to func(*spool.Wait) (*spool.End, string)) (*spool.Settled, Changed) {
+func (d *Dispatcher) settlementOf(m, full *depot.Message, due []depot.Due, o *Order, to func(*spool.Wait) ([]spool.End, string)) (*spool.Settled, Changed) {
 	view, s := d.o.Log.Waiting(), &spool.Settled{ID: m.ID}
 	changed := Changed{Reason: underWay}
 	for _, g := range due {
@@ -194,15 +203,13 @@ func (d *Dispatcher) settlementOf(m, full *depot.Message, due []depot.Due, o *Or
 			view.Rest(m.ID, g.Wait.Recipients...)
 			continue
 		}
-		end, why := to(&w)
+		ends, why := to(&w)
 		if why != "" {
 			view.Rest(m.ID, g.Wait.Recipients...)
 			changed.Reason = why
 			continue
 		}
-		if end != nil {
-			s.Ends = append(s.Ends, *end)
-		} else {
+		if s.Ends = append(s.Ends, ends...); len(ends) == 0 {
 			s.Waits = append(s.Waits, w)
 		}
 		changed.Recipients += len(g.Wait.Recipients)

@@ -12,14 +12,22 @@ import (
 
 // rest returns what of the chain is still to be run by a message that has done behind it, and how many of the hops
 // done hold: those that equal the head of the chain. At the first difference, and at the first whose edits were
-// too large to keep, the rest of them is dropped and run again.
+// too large to keep, the rest of them is dropped and run again. A stage in shadow that stands between hops that hold, and
+// was not there then, is passed.
 func rest(cfg *config.Config, c *config.Chain, done []chain.Report, released []string) (chain.Slip, int) {
 	slip := cfg.Slip(c)
-	kept := 0
-	for kept < len(done) && kept < len(slip.Hops) && holds(done[kept], slip.Hops[kept]) {
-		kept++
+	kept, at := 0, 0
+	for i := range slip.Hops {
+		if kept == len(done) {
+			break
+		}
+		if holds(done[kept], slip.Hops[i]) {
+			kept, at = kept+1, i+1
+		} else if !slip.Hops[i].Shadow {
+			break
+		}
 	}
-	slip.Hops = slices.Clone(slip.Hops[kept:])
+	slip.Hops = slices.Clone(slip.Hops[at:])
 	for i := range slip.Hops {
 		slip.Hops[i].Released = slices.Contains(released, slip.Hops[i].Instance)
 	}
@@ -62,7 +70,7 @@ func needs(c *config.Chain, k key) bool {
 	case chain.AboutRoute:
 		return c.Deliver == k.about
 	case chain.AboutHop:
-		return k.about == chain.EgressHop || slices.ContainsFunc(c.Stages, func(u config.Use) bool { return u.Stage.Name == k.about })
+		return k.about == chain.EgressHop || slices.ContainsFunc(c.Stages, func(u config.Use) bool { return u.Stage.Name == k.about && !u.Shadow })
 	}
 	return false
 }

@@ -46,6 +46,12 @@ func TestRest(t *testing.T) {
 		{name: "skipped, not allowed any more", chain: []config.Use{use("a", "defer"), use("b", "defer")}, done: with(done("a"), 0, skipped), hops: "[a b]"},
 		{name: "was shadow", chain: []config.Use{shadow(use("a", "defer"))}, done: with(done("a"), 0, skipped), kept: 1, hops: "[]"},
 		{name: "is shadow now", chain: []config.Use{shadow(use("a", "defer"))}, done: done("a"), hops: "[a]"},
+		{name: "a shadow put in between", chain: []config.Use{use("a", "defer"), shadow(use("s", "defer")), use("b", "defer"), use("c", "defer")}, done: done("a", "b"), kept: 2, hops: "[c]"},
+		{name: "a shadow put in front", chain: []config.Use{shadow(use("s", "defer")), use("a", "defer"), use("b", "defer")}, done: done("a"), kept: 1, hops: "[b]"},
+		{name: "a shadow put behind", chain: []config.Use{use("a", "defer"), shadow(use("s", "defer")), use("b", "defer")}, done: done("a"), kept: 1, hops: "[s b]"},
+		{name: "a shadow before what does not hold", chain: []config.Use{use("a", "defer"), shadow(use("s", "defer")), use("c", "defer")}, done: done("a", "b"), kept: 1, hops: "[s c]"},
+		{name: "a shadow gone past", chain: []config.Use{use("a", "defer"), shadow(use("s", "defer")), use("b", "defer")}, done: with(done("a", "s"), 1, skipped), kept: 2, hops: "[b]"},
+		{name: "in shadow no more", chain: []config.Use{use("a", "defer"), use("s", "defer"), use("b", "defer")}, done: with(done("a", "s", "b"), 1, skipped), kept: 1, hops: "[s b]"},
 		{name: "failed is not done", chain: []config.Use{use("a", "defer")}, done: with(done("a"), 0, func(r *chain.Report) { r.Outcome = chain.Failed }), hops: "[a]"},
 		{name: "released", chain: []config.Use{use("a", "defer"), use("b", "defer")}, done: done("a"), released: []string{"b"}, kept: 1, hops: "[b!]"},
 	} {

@@ -39,6 +39,8 @@ type run struct {
 	broke    map[key]bool                   // hops that broke under this message, and whether it is to blame
 	heard    []spool.Hop                    // not told to the trail yet
 	kept     []string                       // stages that are not run again
+	last     time.Time                      // of the deliveries
+	arrivals int                            // deliveries
 	arrived  chan struct{}
 	finished chan struct{}
 }
@@ -56,14 +58,21 @@ func (d *Dispatcher) carry(ctx context.Context, j *job, m mail.Message, slip cha
 		limit += h.Timeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	m.Pending = j.group.Recipients
 	m.Attempt = j.group.Attempts + 1
+	ctx, span := d.traceRun(ctx, r, &m)
+	content := m.Content.Retain() // what is in shadow may need it for longer than the job
 	go func() {
+		defer cancel()
 		defer close(r.finished)
+		defer content.Release()
 		d.o.Runner.Run(ctx, &chain.Parcel{Message: m, Slip: slip}, r)
 	}()
-	r.settle()
+	if early := r.settle(); early {
+		d.await(r, cancel)
+	}
+	r.countDelivered()
+	r.traceEnd(span)
 	return r
 }
 
@@ -73,8 +82,9 @@ func newRun(d *Dispatcher, j *job, slip chain.Slip) *run {
 		arrived: make(chan struct{}, 1), finished: make(chan struct{})}
 }
 
-// settle writes fates to the log as they arrive, until all have.
-func (r *run) settle() {
+// settle writes fates to the log as they arrive, until all have. early: what is in shadow has not finished yet.
+func (r *run) settle() (early bool) {
+	shadows := slices.ContainsFunc(r.slip.Hops, func(h chain.Hop) bool { return h.Shadow })
 	openAfter := time.NewTimer(r.d.o.OpenAfter)
 	defer openAfter.Stop()
 	for over := false; !over; {
@@ -99,7 +109,11 @@ func (r *run) settle() {
 		if len(fresh) > 0 {
 			r.d.settle(r, fresh)
 		}
+		if !over && shadows && r.settled() {
+			return true
+		}
 	}
+	return false
 }
 
 // markOpen settles what has no fate yet as waiting, while its Relay goes on.
@@ -130,7 +144,7 @@ func (r *run) wait(to []mail.RecipientID, f chain.Fate) spool.Wait {
 	r.mu.Lock()
 	done := r.done[to[0]]
 	r.mu.Unlock()
-	w := waiting(r.job.group, done)
+	w := waiting(r.job.group, r.passedShadows(done))
 	w.Recipients, w.Chain, w.Last = to, r.slip.Chain, brief(f)
 	if w.Since.IsZero() {
 		w.Since = r.d.o.Now()
@@ -165,11 +179,13 @@ func sameHops(a, b []chain.Report) bool {
 
 // Report implements chain.Sink.
 func (r *run) Report(rep chain.Report) {
-	r.pass(rep)
-	i := slices.IndexFunc(r.slip.Hops, func(h chain.Hop) bool { return h.Instance == rep.Instance })
-	if i >= 0 && r.slip.Hops[i].Shadow { // what a shadow would have done is not done
-		rep = asShadow(rep)
+	shadow := r.inShadow(rep.Instance)
+	r.d.o.Tally.Report(&rep, shadow)
+	if shadow {
+		r.overheard(rep)
+		return
 	}
+	r.pass(rep)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.heard = append(r.heard, spool.Hop{Report: rep, At: r.d.o.Now()})
@@ -204,7 +220,11 @@ func (r *run) pass(rep chain.Report) {
 
 // Fate implements chain.Sink.
 func (r *run) Fate(f chain.Fate) {
+	r.d.o.Tally.Fate(r.slip.Route.Name, &f)
 	r.mu.Lock()
+	if f.Kind == chain.Delivered {
+		r.arrivals, r.last = r.arrivals+1, r.d.o.Now()
+	}
 	delete(r.open, f.Recipient)
 	r.fresh = append(r.fresh, f)
 	r.mu.Unlock()

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stagecoachmail/stagecoach/internal/chain"
 	"github.com/stagecoachmail/stagecoach/mail"
-	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/spool"
 )
 
@@ -51,6 +50,8 @@ func (d *Dispatcher) settleSome(r *run, fates []chain.Fate) {
 		if dsn != nil {
 			defer content.Release()
 			if d.write(&s.Settled, dsn) {
+				d.countStarts(dsn)
+				d.traceReport(r, dsn, now)
 				d.start(dsn, content, nil, nil)
 			}
 			return
@@ -107,7 +108,7 @@ func (s *settlement) end(f chain.Fate, kind spool.EndKind, reason string) {
 		return
 	}
 	s.ends[k] = len(s.Ends)
-	s.Ends = append(s.Ends, spool.End{Recipients: []mail.RecipientID{id}, Kind: kind, Reason: reason, Fate: f})
+	s.Ends = append(s.Ends, spool.End{Recipients: []mail.RecipientID{id}, Kind: kind, Reason: reason, Fate: f, Chain: s.run.slip.Chain})
 }
 
 // hold keeps a recipient where a person sees it.
@@ -175,23 +176,13 @@ func noReport(e *mail.Envelope, r mail.Recipient) string {
 
 // dsn makes the report about failures of m; nil if no chain takes it.
 func (d *Dispatcher) dsn(m *mail.Message, failures []failure) (*spool.Accepted, mail.Content) {
-	view := d.o.Policy.View()
-	cfg := view.Config()
+	cfg := d.o.Policy.View().Config()
 	now := d.o.Now()
 	id := mail.NewID(now)
-	raw := report(cfg.Hostname, cfg.Postmaster, id, m, failures, now)
-	to := m.Envelope.ReversePath
-	a := &spool.Accepted{ID: id, Received: now, Reports: m.ID, Body: spool.Body{Inline: raw, Size: int64(len(raw))},
-		Envelope: mail.Envelope{Recipients: []mail.Recipient{{ID: "1", Address: to, Notify: "NEVER"}},
-			SMTPUTF8: !to.IsASCII(), EightBitMIME: !to.IsASCII(), Origin: mail.Origin{Relay: policy.Self}}}
-	a.Envelope.Origin.Direction = view.Direction(a.Envelope.Origin, to)
-	c, ok := view.Match(&a.Envelope, a.Envelope.Recipients[0])
-	if !ok {
-		return nil, nil
+	a, content := d.own(id, now, m.Envelope.ReversePath, report(cfg.Hostname, cfg.Postmaster, id, m, failures, now))
+	if a != nil {
+		a.Reports = m.ID
 	}
-	a.Starts = []spool.Start{{Chain: c.Name, Recipients: []mail.RecipientID{"1"}}}
-	content := mail.FromBytes(raw)
-	a.About = spool.AboutOf(content.Header(), id)
 	return a, content
 }
 
@@ -242,6 +233,7 @@ func halves(s *spool.Settled) (first, second *spool.Settled) {
 // recorded looks at what is now on record as parked: its gate may have been opened, or been removed for want of
 // anyone waiting, before the record was there to be found.
 func (d *Dispatcher) recorded(s *spool.Settled) {
+	d.countSettled(s)
 	stranded := false
 	for i := range s.Waits {
 		if w := &s.Waits[i]; w.Room == spool.Park {

@@ -22,6 +22,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// Granted says that an operator has granted the client leave to use the relay rule, which takes grants. It is asked at
+	// each MAIL. Nil: nobody is granted anything.
+	Granted func(rule string, client netip.Addr) bool
 	// Secret is the key of the installation: at least 16 octets, the same at every ingress. Tokens in Received fields
 	// are made with a key derived from it.
 	Secret []byte
@@ -93,7 +96,7 @@ func newView(cfg *config.Config, opts Options) (*View, error) {
 		v.domains[strings.ToLower(d.Name)] = one
 	}
 	for _, r := range cfg.Relay {
-		one, err := newRule(r)
+		one, err := newRule(r, opts.Granted)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -82,6 +82,47 @@ func TestGrant(t *testing.T) {
 	}
 }
 
+// A grant stands beside the networks of its rule, and everything else of the rule must hold too.
+func TestGranted(t *testing.T) {
+	asked := ""
+	o := options()
+	o.Granted = func(rule string, a netip.Addr) bool {
+		asked = rule
+		return a == netip.MustParseAddr("203.0.113.1")
+	}
+	cfg := &config.Config{Relay: []config.RelayRule{
+		{Name: "net", Networks: networks("10.0.0.0/8")},
+		{Name: "login", Grants: true, Auth: true},
+		{Name: "branch", Grants: true, Networks: networks("192.0.2.0/24"), Listeners: []string{"mx"}, Senders: []string{"*@example.com"}},
+	}}
+	p, err := New(cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct{ listener, addr, user, from, want string }{
+		{"mx", "203.0.113.1", "", "a@example.com", "branch"},
+		{"mx", "192.0.2.1", "", "a@example.com", "branch"},
+		{"mx", "203.0.113.2", "", "a@example.com", ""},
+		{"mx", "203.0.113.1", "", "a@other.example", ""},
+		{"other", "203.0.113.1", "", "a@example.com", ""},
+		{"other", "203.0.113.1", "u", "a@example.com", "login"},
+		{"other", "203.0.113.2", "u", "a@example.com", ""},
+	} {
+		if g := p.View().Grant(Client{one.listener, netip.MustParseAddr(one.addr), one.user}, address(t, one.from)); g.Relay != one.want {
+			t.Errorf("%+v: %+v", one, g)
+		}
+	}
+	if asked == "net" {
+		t.Error("a rule without grants is asked for some")
+	}
+	if v := p.View(); !v.Known("mx", netip.MustParseAddr("203.0.113.1")) || v.Known("mx", netip.MustParseAddr("203.0.113.2")) {
+		t.Error("who has a grant is not known, or who has none is")
+	}
+	if g := mustPolicy(t, cfg).View().Grant(Client{"mx", netip.MustParseAddr("203.0.113.1"), ""}, address(t, "a@example.com")); g.Trusted() {
+		t.Error("let in where nobody grants anything")
+	}
+}
+
 func TestOpenRelaysAreRefused(t *testing.T) {
 	for name, r := range map[string]config.RelayRule{
 		"sender alone":     {Name: "r", Senders: []string{"*@example.com"}},

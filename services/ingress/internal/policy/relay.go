@@ -31,10 +31,11 @@ func (g Grant) Trusted() bool { return g.Relay != "" }
 type rule struct {
 	config.RelayRule
 	senders []mail.Pattern
+	granted func(rule string, client netip.Addr) bool
 }
 
 // newRule refuses what would be an open relay, whatever was checked when the file was loaded.
-func newRule(r config.RelayRule) (rule, error) {
+func newRule(r config.RelayRule, granted func(string, netip.Addr) bool) (rule, error) {
 	where := fmt.Sprintf("relay rule %q", r.Name)
 	if r.Name == "" || r.Name == Self {
 		return rule{}, fmt.Errorf("%s: a rule needs a name other than %q", where, Self)
@@ -48,7 +49,7 @@ func newRule(r config.RelayRule) (rule, error) {
 		}
 	}
 	senders, err := patterns(where+": senders", r.Senders)
-	return rule{r, senders}, err
+	return rule{r, senders, granted}, err
 }
 
 // admits says that the rule takes the client, whatever the sender.
@@ -62,7 +63,12 @@ func (r *rule) admits(c Client) bool {
 	if len(r.Networks) == 0 && !r.Grants {
 		return true
 	}
-	return contains(r.Networks, c.Addr)
+	return r.reaches(c.Addr)
+}
+
+// reaches says that an address lies in one of the rule's networks, or has a grant for it.
+func (r *rule) reaches(a netip.Addr) bool {
+	return contains(r.Networks, a) || r.Grants && r.granted != nil && r.granted(r.Name, a)
 }
 
 func contains(networks []netip.Prefix, a netip.Addr) bool {
@@ -75,10 +81,10 @@ func contains(networks []netip.Prefix, a netip.Addr) bool {
 	})
 }
 
-// Known says that a relay rule is there for the client's network: it is one of the company's own machines.
+// Known says that a relay rule is there for the client's network, or a grant: it is one of the company's own machines.
 func (v *View) Known(listener string, a netip.Addr) bool {
 	return slices.ContainsFunc(v.rules, func(r rule) bool {
-		return len(r.Networks) > 0 && contains(r.Networks, a) &&
+		return r.reaches(a) &&
 			(len(r.Listeners) == 0 || slices.Contains(r.Listeners, listener))
 	})
 }

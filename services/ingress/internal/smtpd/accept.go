@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/config"
@@ -41,7 +40,7 @@ func (s *Server) accept(name string, l net.Listener) error {
 		nc, err := l.Accept()
 		if err == nil {
 			delay = 0
-			s.take(name, nc)
+			s.receive(name, nc)
 			continue
 		}
 		s.mu.Lock()
@@ -67,23 +66,23 @@ func (s *Server) accept(name string, l net.Listener) error {
 func (s *Server) take(name string, nc net.Conn) {
 	cfg := s.cfg.Load()
 	client := clientAddr(nc.RemoteAddr())
-	i := slices.IndexFunc(cfg.Ingress.Listeners, func(l config.Listener) bool { return l.Name == name })
-	if i < 0 {
+	l, ok := cfg.ListenerNamed(name)
+	if !ok {
 		s.refuse(nc, name, client, false, errClosing, "listener is gone from the configuration")
 		return
 	}
-	l := &cfg.Ingress.Listeners[i]
 	one := &session{
 		server:   s,
-		listener: l,
+		listener: &l,
 		client:   client,
 		known:    s.opts.Policy.View().Known(name, client),
 		gone:     make(chan struct{}),
+		count:    s.opts.Tally.Listener(name),
 		logger:   s.opts.Logger.With("listener", name, "client", client.String()),
 	}
 	one.guard = guard.New(nc, guard.Options{
 		Hostname: cfg.Hostname,
-		TLS:      s.tlsFor(l),
+		TLS:      s.tlsFor(&l),
 		Implicit: l.TLS == config.ListenerImplicit,
 		Limits:   s.opts.Limits,
 		OnFault:  one.fault,
@@ -100,8 +99,8 @@ func (s *Server) take(name string, nc net.Conn) {
 			return
 		}
 		one.started.Store(true)
-		if s.isClosing() {
-			one.guard.Leave(errClosing)
+		if r := s.leaving(); r != nil {
+			one.guard.Leave(r)
 		}
 		if !s.feed.put(one.guard) {
 			_ = one.guard.Close()
@@ -109,15 +108,10 @@ func (s *Server) take(name string, nc net.Conn) {
 	}()
 }
 
-func (s *Server) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
-}
-
 // refuse turns a connection away that no session was made for.
 func (s *Server) refuse(nc net.Conn, name string, client netip.Addr, implicit bool, r *mail.Reply, reason string) {
 	s.opts.Logger.Warn("connection refused", "listener", name, "client", client.String(), "reason", reason)
+	s.opts.Tally.Listener(name).Refused("connect", r)
 	if !implicit {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write([]byte(r.Public() + "\r\n"))
@@ -144,6 +138,9 @@ func (s *Server) register(one *session, cfg *config.Config) (*mail.Reply, string
 	if s.closing {
 		return errClosing, "shutting down"
 	}
+	if s.drained {
+		return errDrained, "drained"
+	}
 	// Those asked to leave take a moment to go; they count again when there are too many of them.
 	crowd := len(s.sessions) >= limit+limit/4+8
 	if !one.known && s.strangers[who] >= max(share/2, 1) && (crowd || !s.makeRoom(who, false)) {
@@ -157,6 +154,7 @@ func (s *Server) register(one *session, cfg *config.Config) (*mail.Reply, string
 		s.strangers[who]++
 	}
 	s.conns.Add(1)
+	one.count.Opened()
 	return nil, ""
 }
 
@@ -261,6 +259,7 @@ func (s *Server) unregister(one *session) {
 		s.going--
 	}
 	s.forgetStranger(one)
+	one.count.Closed()
 	s.conns.Done()
 }
 

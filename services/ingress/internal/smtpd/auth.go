@@ -95,6 +95,7 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 // failed records a failed login, waits, and says whether it was the last one.
 func (s *session) failed(user, reason string) bool {
 	s.logger.Warn("auth failed", "user", user, "reason", reason, "failures", s.failures)
+	s.count.LoginFailed()
 	s.server.opts.Sleep(s.server.ctx, time.Duration(s.failures)*failureDelay)
 	return s.failures >= maxFailures
 }

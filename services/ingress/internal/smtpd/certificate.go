@@ -12,35 +12,38 @@ import (
 	"log/slog"
 	"math/big"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/stagecoachmail/stagecoach/internal/config"
+	"github.com/stagecoachmail/stagecoach/internal/service"
 )
 
-// certificates gives the certificate for a handshake. Its files are looked at again at most once a second; a pair that
-// is bad leaves the former one in use.
+// certificates gives the certificate for a handshake: that of the configuration's files, which are looked at again when
+// they are renewed, or a self-signed one.
 type certificates struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	mu      sync.Mutex
-	pair    config.KeyPair
-	cert    *tls.Certificate
-	stamp   [2]time.Time
-	checked time.Time
-	broken  string
-	self    string // the name in the self-signed certificate, if cert is one
+	mu    sync.Mutex
+	files *service.Certificate // nil: none are configured
+	cert  *tls.Certificate     // self-signed, if there is one
+	self  string               // the name in it
 }
 
 // check says whether use would take cfg.
 func (c *certificates) check(cfg *config.Config) error {
-	if cfg.Ingress.Certificate == (config.KeyPair{}) {
-		return nil
-	}
-	_, _, err := loadPair(cfg.Ingress.Certificate)
+	_, err := c.open(cfg)
 	return err
+}
+
+// open reads the files that cfg names; nil: it names none.
+func (c *certificates) open(cfg *config.Config) (*service.Certificate, error) {
+	pair := cfg.Ingress.Certificate
+	if pair == (config.KeyPair{}) {
+		return nil, nil
+	}
+	return service.OpenCertificate(pair.File, pair.KeyFile, c.logger, c.now)
 }
 
 // use takes the certificate of cfg. Where a listener speaks TLS and there is none, a self-signed one is made: it
@@ -48,13 +51,13 @@ func (c *certificates) check(cfg *config.Config) error {
 func (c *certificates) use(cfg *config.Config) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pair := cfg.Ingress.Certificate
-	if pair != (config.KeyPair{}) {
-		cert, stamp, err := loadPair(pair)
-		if err != nil {
-			return err
-		}
-		c.pair, c.cert, c.stamp, c.checked, c.self, c.broken = pair, cert, stamp, c.now(), "", ""
+	files, err := c.open(cfg)
+	if err != nil {
+		return err
+	}
+	c.files = files
+	if files != nil {
+		c.cert, c.self = nil, ""
 		return nil
 	}
 	wanted := false
@@ -62,73 +65,39 @@ func (c *certificates) use(cfg *config.Config) error {
 		wanted = wanted || l.TLS == config.ListenerSTARTTLS || l.TLS == config.ListenerImplicit
 	}
 	if !wanted || (c.self == cfg.Hostname && c.cert != nil) {
-		c.pair = pair
 		return nil
 	}
 	cert, err := selfSigned(cfg.Hostname, c.now())
 	if err != nil {
 		return err
 	}
-	c.pair, c.cert, c.self = pair, cert, cfg.Hostname
+	c.cert, c.self = cert, cfg.Hostname
 	c.logger.Warn("NO CERTIFICATE IS CONFIGURED: listeners use a self-signed one, which no client can verify",
 		"name", cfg.Hostname, "set", "ingress.certificate")
 	return nil
 }
 
 // get implements tls.Config.GetCertificate.
-func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refresh()
-	if c.cert == nil {
+func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert, _ := c.shown(hello)
+	if cert == nil {
 		return nil, errors.New("smtpd: there is no certificate")
 	}
-	return c.cert, nil
+	return cert, nil
 }
 
-func (c *certificates) refresh() {
-	now := c.now()
-	if c.pair == (config.KeyPair{}) || (now.Sub(c.checked) < time.Second && !now.Before(c.checked)) {
-		return
+// shown is the certificate that is shown now, nil if there is none, and why newer files are not taken.
+func (c *certificates) shown(hello *tls.ClientHelloInfo) (cert *tls.Certificate, broken string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.files == nil {
+		return c.cert, ""
 	}
-	c.checked = now
-	if stamp, err := stamps(c.pair); err == nil && stamp == c.stamp {
-		return
-	}
-	cert, stamp, err := loadPair(c.pair)
+	cert, err := c.files.Get(hello)
 	if err != nil {
-		if err.Error() != c.broken {
-			c.broken = err.Error()
-			c.logger.Error("certificate not taken; the former one stays in use", "error", err)
-		}
-		return
+		return nil, err.Error()
 	}
-	c.cert, c.stamp, c.broken = cert, stamp, ""
-	c.logger.Info("certificate read again", "file", c.pair.File)
-}
-
-func stamps(p config.KeyPair) ([2]time.Time, error) {
-	var s [2]time.Time
-	for i, name := range []string{p.File, p.KeyFile} {
-		fi, err := os.Stat(name)
-		if err != nil {
-			return s, fmt.Errorf("certificate: %w", err)
-		}
-		s[i] = fi.ModTime()
-	}
-	return s, nil
-}
-
-func loadPair(p config.KeyPair) (*tls.Certificate, [2]time.Time, error) {
-	s, err := stamps(p)
-	if err != nil {
-		return nil, s, err
-	}
-	cert, err := tls.LoadX509KeyPair(p.File, p.KeyFile)
-	if err != nil {
-		return nil, s, fmt.Errorf("certificate %s: %w", p.File, err)
-	}
-	return &cert, s, nil
+	return cert, c.files.Broken()
 }
 
 const selfSignedFor = 10 * 365 * 24 * time.Hour

@@ -30,11 +30,11 @@ var errTooLarge = reply(552, "5.3.4", "message too large")
 func (s *session) beforeData(arg string) guard.Action {
 	switch {
 	case arg != "":
-		return guard.Answer(reply(501, "5.5.4", "DATA takes no argument"))
+		return s.answer("data", reply(501, "5.5.4", "DATA takes no argument"))
 	case s.tx == nil:
-		return guard.Answer(reply(503, "5.5.1", "MAIL first"))
+		return s.answer("data", reply(503, "5.5.1", "MAIL first"))
 	case len(s.tx.env.Recipients) == 0:
-		return guard.Answer(reply(554, "5.5.1", "no valid recipients"))
+		return s.answer("data", reply(554, "5.5.1", "no valid recipients"))
 	}
 	if r := s.begin(s.tx); r != nil {
 		_ = s.reject("data", s.tx.env.ReversePath, mail.Address{}, r)
@@ -96,6 +96,7 @@ func (s *session) Data(io.Reader) error {
 		return s.reject("commit", tx.env.ReversePath, mail.Address{}, asReply(err))
 	}
 	s.guard.Accepted()
+	s.count.Accepted(size)
 	s.logger.Info("accepted", "id", id, "from", tx.env.ReversePath.String(), "to", len(tx.env.Recipients),
 		"relay", tx.env.Origin.Relay, "direction", string(tx.env.Origin.Direction), "user", s.user,
 		"helo", s.helo, "tls", tx.env.Origin.TLS, "size", size)

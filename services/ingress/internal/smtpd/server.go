@@ -17,6 +17,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/guard"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/tally"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/users"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	Sleep func(ctx context.Context, d time.Duration)
 	// OnLoop hears of messages that go in a circle; it must not block. May be nil.
 	OnLoop func(Loop)
+	// Tally counts; nil: nobody does.
+	Tally *tally.Tally
 	// Limits bound lines, commands and times of a connection; a zero takes the default of package guard.
 	Limits guard.Limits
 
@@ -53,8 +56,11 @@ type Server struct {
 	served sync.WaitGroup // accept loops
 	conns  sync.WaitGroup // connections
 
+	proxied chan struct{} // connections of proxies that have not named their client
+
 	mu        sync.Mutex
 	closing   bool
+	drained   bool
 	library   bool // go-smtp's loop runs
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
@@ -80,6 +86,7 @@ func New(cfg *config.Config, opts Options) (*Server, error) {
 	s := &Server{
 		opts:      opts,
 		feed:      newFeed(),
+		proxied:   make(chan struct{}, proxying),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
 		strangers: map[string]int{},

@@ -16,6 +16,7 @@ import (
 	"github.com/stagecoachmail/stagecoach/mail"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/guard"
 	"github.com/stagecoachmail/stagecoach/services/ingress/internal/policy"
+	"github.com/stagecoachmail/stagecoach/services/ingress/internal/tally"
 )
 
 const (
@@ -34,6 +35,7 @@ type session struct {
 	client   netip.Addr
 	known    bool // a relay rule knows the client's network
 	logger   *slog.Logger
+	count    *tally.Listener
 
 	started       atomic.Bool
 	authenticated atomic.Bool
@@ -80,21 +82,21 @@ func (s *session) Command(cmd guard.Command) guard.Action {
 		return guard.Pass(cmd.Verb + " client")
 	case "MAIL":
 		if s.tx != nil {
-			return guard.Answer(reply(503, "5.5.1", "a transaction is under way; RSET first"))
+			return s.answer("mail", reply(503, "5.5.1", "a transaction is under way; RSET first"))
 		}
 		m, bad := guard.ParseMail(cmd.Arg)
 		if bad != nil {
-			return guard.Answer(bad)
+			return s.answer("mail", bad)
 		}
 		s.mail = m
 		return guard.Pass("MAIL FROM:<>")
 	case "RCPT":
 		if s.tx == nil {
-			return guard.Answer(reply(503, "5.5.1", "MAIL first"))
+			return s.answer("rcpt", reply(503, "5.5.1", "MAIL first"))
 		}
 		r, bad := guard.ParseRcpt(cmd.Arg)
 		if bad != nil {
-			return guard.Answer(bad)
+			return s.answer("rcpt", bad)
 		}
 		s.rcpt = r
 		return guard.Pass("RCPT TO:<recipient@placeholder.invalid>")
@@ -109,6 +111,12 @@ func (s *session) Command(cmd guard.Command) guard.Action {
 		return guard.Pass("RSET")
 	}
 	return guard.Answer(reply(500, "5.5.2", "unknown command"))
+}
+
+// answer refuses a command before the library sees it.
+func (s *session) answer(at string, r *mail.Reply) guard.Action {
+	s.count.Refused(at, r)
+	return guard.Answer(r)
 }
 
 // Extensions implements guard.Handler.
@@ -298,6 +306,7 @@ func (s *session) reject(at string, from, to mail.Address, r *mail.Reply) error 
 		attrs = append(attrs, "cause", r.Private)
 	}
 	s.logger.Info("rejected", attrs...)
+	s.count.Refused(at, r)
 	return smtpError(r)
 }
 

@@ -18,19 +18,16 @@ type CertificateState struct {
 
 // Certificate tells of the certificate that listeners with TLS show now; false: there is none.
 func (s *Server) Certificate() (CertificateState, bool) {
-	c := s.certs
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refresh()
-	if c.cert == nil || len(c.cert.Certificate) == 0 {
+	cert, broken := s.certs.shown(nil)
+	if cert == nil || len(cert.Certificate) == 0 {
 		return CertificateState{}, false
 	}
-	leaf := c.cert.Leaf
+	leaf := cert.Leaf
 	if leaf == nil {
 		var err error
-		if leaf, err = x509.ParseCertificate(c.cert.Certificate[0]); err != nil {
+		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
 			return CertificateState{Broken: err.Error()}, true
 		}
 	}
-	return CertificateState{Ends: leaf.NotAfter, SelfSigned: bytes.Equal(leaf.RawIssuer, leaf.RawSubject), Broken: c.broken}, true
+	return CertificateState{Ends: leaf.NotAfter, SelfSigned: bytes.Equal(leaf.RawIssuer, leaf.RawSubject), Broken: broken}, true
 }

@@ -167,6 +167,11 @@ func (b *BodyWriter) Finish() (Body, error) {
 	return body, nil
 }
 
+// InlineBody is the body of a message of ours, which is at most InlineLimit long.
+func InlineBody(raw []byte) Body {
+	return Body{Inline: raw, Size: int64(len(raw)), CRC: crc32.Checksum(raw, castagnoli)}
+}
+
 // Abort throws the body away and deletes its chunks. It waits up to Times.Ack for those in flight: one that landed
 // after the deletion would stay until the next recovery.
 func (b *BodyWriter) Abort() {
@@ -251,6 +256,24 @@ func (s *Shard) Content(ctx context.Context, id string, body Body, tempDir strin
 		return nil, fmt.Errorf("spool: body of %s: %w", id, err)
 	}
 	return c, nil
+}
+
+// Head gives the first bytes of a message: at least its first chunk (1 MiB), or all that there is. Their checksum is not
+// looked at.
+func (s *Shard) Head(ctx context.Context, id string, body Body) ([]byte, error) {
+	switch {
+	case body.Chunks > 0:
+		m, err := s.bodies.GetLastMsgForSubject(ctx, s.names.chunk(id, 0))
+		if err != nil {
+			return nil, fmt.Errorf("spool: body of %s: %w", id, err)
+		}
+		return m.Data, nil
+	case body.Inline != nil:
+		return body.Inline, nil
+	case body.Size > 0:
+		return s.fetch(ctx, id, body)
+	}
+	return nil, nil
 }
 
 // fetch gives a body of up to 256 KiB from where it is now: in memory, beside the depot's value, or in the log.

@@ -54,6 +54,8 @@ type Acceptance struct {
 	About
 	// Reports is the message that this one, a report of ours, is about.
 	Reports string
+	// Chains are those that take it. The trail does not keep them: they are empty in what was read.
+	Chains []string
 }
 
 // About is what the trail keeps of a message's header. Nothing else does.
@@ -87,7 +89,11 @@ const (
 )
 
 func acceptanceOf(a *Accepted) *Acceptance {
-	return &Acceptance{Received: a.Received, Envelope: a.Envelope, Size: a.Body.Size, About: a.About, Reports: a.Reports}
+	e := &Acceptance{Received: a.Received, Envelope: a.Envelope, Size: a.Body.Size, About: a.About, Reports: a.Reports}
+	for _, s := range a.Starts {
+		e.Chains = append(e.Chains, s.Chain)
+	}
+	return e
 }
 
 func encodeEvent(e *Event) *spoolv1.TrailEvent {

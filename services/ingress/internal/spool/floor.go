@@ -16,7 +16,8 @@ import (
 type gauge struct {
 	full   atomic.Pointer[string] // why intake is stopped
 	filled atomic.Uint64          // bits of a float64: the part of its limit that the fullest stream has
-	purged uint64                 // of the floor's loop alone
+	sizes  atomic.Pointer[[]Size]
+	purged uint64 // of the floor's loop alone
 }
 
 // floors purges the log up to the floor and looks at the limits, about once a second.
@@ -58,17 +59,20 @@ func (s *Shard) measure(ctx context.Context) error {
 	defer cancel()
 	var why string
 	var filled float64
+	var sizes []Size
 	for _, stream := range []jetstream.Stream{s.spool, s.bodies, s.depots} {
 		info, err := stream.Info(ctx)
 		if err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
 		filled = max(filled, float64(info.State.Bytes)/float64(info.Config.MaxBytes))
+		sizes = append(sizes, Size{info.Config.Name, info.State.Bytes, uint64(info.Config.MaxBytes)})
 		if limit := uint64(info.Config.MaxBytes); info.State.Bytes > limit/100*intakePercent {
 			why = fmt.Sprintf("%s holds %d of %d bytes", info.Config.Name, info.State.Bytes, limit)
 		}
 	}
 	s.gauge.filled.Store(math.Float64bits(filled))
+	s.gauge.sizes.Store(&sizes)
 	if s.opts.FreeSpace != nil {
 		free, err := s.opts.FreeSpace()
 		if err != nil {
@@ -96,6 +100,20 @@ func (s *Shard) measure(ctx context.Context) error {
 // Filled is the part of its limit, 0 to 1, that the fullest of the shard's streams had at the last look, about a second
 // ago. Intake stops at 0.8.
 func (s *Shard) Filled() float64 { return math.Float64frombits(s.gauge.filled.Load()) }
+
+// Size is how much a stream of the shard holds, and may hold, in bytes.
+type Size struct {
+	Stream      string
+	Used, Limit uint64
+}
+
+// Sizes are those of the shard's streams at the last look, about a second ago.
+func (s *Shard) Sizes() []Size {
+	if p := s.gauge.sizes.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
 
 // Ready says, at once, whether mail can be accepted: nil, or an error that wraps ErrFull (452 at MAIL), or ErrDown,
 // ErrFenced, ErrClosed (451).

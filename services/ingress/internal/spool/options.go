@@ -35,6 +35,13 @@ type Options struct {
 	FreeSpace func() (uint64, error)
 	// Times; zero fields have their defaults.
 	Times Times
+	// Appended is told how long a record took until it was durable, and how many entries it held; it must not block. Nil:
+	// nobody is.
+	Appended func(took time.Duration, entries int)
+
+	// Tap is told of everything that goes to the trail, as it happens. It must not block, and may keep the event, but not
+	// change it. Nil: nobody is told.
+	Tap func(e *Event)
 
 	// rev, if not 0, is the revision of the lease that was seen to have run out.
 	rev uint64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -82,6 +83,8 @@ type queue struct {
 	subject string
 	// stored is told of every record when it is durable, before the waiters are.
 	stored func(seq uint64, entries []entry)
+	// appended is told how long a record took; may be nil.
+	appended func(took time.Duration, entries int)
 
 	mu     sync.Mutex
 	units  []*unit
@@ -178,10 +181,14 @@ func (q *queue) take(_ context.Context, inFlight, bytes int) *record {
 		entries = append(entries, u.entries...)
 	}
 	q.flying++
+	began := time.Now()
 	return &record{
 		subject: q.subject, id: q.ids.next(), data: data,
 		done: func(seq uint64) {
 			q.stored(seq, entries)
+			if q.appended != nil {
+				q.appended(time.Since(began), len(entries))
+			}
 			q.mu.Lock()
 			q.flying--
 			q.mu.Unlock()

@@ -216,6 +216,7 @@ func readWith(ctx context.Context, stream jetstream.Stream, cfg jetstream.Ordere
 	if err != nil {
 		return fmt.Errorf("spool: reading %s: %w", name, err)
 	}
+	defer forget(ctx, stream, c)
 	defer it.Stop()
 	for {
 		m, err := it.Next(jetstream.NextContext(ctx))
@@ -233,6 +234,17 @@ func readWith(ctx context.Context, stream jetstream.Stream, cfg jetstream.Ordere
 			return nil
 		}
 	}
+}
+
+// forget takes a consumer away. The server would keep it for five minutes, and a stream has room for a thousand.
+func forget(ctx context.Context, stream jetstream.Stream, c jetstream.Consumer) {
+	info := c.CachedInfo()
+	if info == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = stream.DeleteConsumer(ctx, info.Name) //nolint:errcheck // it ends by itself at the latest
 }
 
 // orphans deletes the chunks, and the bytes beside the depot's values, that belong to no message. Only the owner

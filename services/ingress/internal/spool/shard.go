@@ -69,6 +69,7 @@ func Open(ctx context.Context, opts Options) (*Shard, *Recovered, error) {
 	}
 	s.ledger = newLedger(s.view)
 	s.queue = newQueue(s.names.entry(), opts.Process, s.ledger.apply)
+	s.queue.appended = opts.Appended
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	rec, err := s.open(ctx)
 	if err == nil {

@@ -56,6 +56,7 @@ func (s *Shard) Trail(e *Event) {
 	if e.At.IsZero() {
 		e.At = s.opts.Clock.Now()
 	}
+	s.opts.tap(e)
 	s.trails.add(encodeEvent(e), nil)
 }
 
@@ -66,10 +67,9 @@ func (s *Shard) accepted(a *Accepted) {
 
 // ended is called by the ledger, with its lock held.
 func (w *trailWriter) ended(seq uint64, s *Settled, took []End, waits []Wait, unpin func()) {
-	p := encodeEvent(&Event{
-		ID: s.ID, At: w.shard.opts.Clock.Now(), Instance: w.shard.opts.Instance, Revision: s.Revision, Ends: took, Waits: waits, Seq: seq,
-	})
-	w.add(p, unpin)
+	e := &Event{ID: s.ID, At: w.shard.opts.Clock.Now(), Instance: w.shard.opts.Instance, Revision: s.Revision, Ends: took, Waits: waits, Seq: seq}
+	w.shard.opts.tap(e)
+	w.add(encodeEvent(e), unpin)
 }
 
 func (w *trailWriter) add(p *spoolv1.TrailEvent, unpin func()) {
@@ -97,6 +97,20 @@ func (w *trailWriter) add(p *spoolv1.TrailEvent, unpin func()) {
 	select {
 	case w.wake <- struct{}{}:
 	default:
+	}
+}
+
+// TrailLag is what is not written to the trail yet, and how many details were dropped since the shard was opened.
+func (s *Shard) TrailLag() (events, bytes, dropped int) {
+	w := s.trails
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queued) + w.flying, w.bytes, w.dropped
+}
+
+func (o *Options) tap(e *Event) {
+	if o.Tap != nil {
+		o.Tap(e)
 	}
 }
 

@@ -20,8 +20,8 @@ const trailAsk = 5 * time.Second
 // Sketch is an event of the trail that has not been read yet, but for what says whether it is worth it.
 type Sketch struct {
 	ID []byte
-	// Accepted, Ends, Waits: the event has some.
-	Accepted, Ends, Waits bool
+	// Accepted, Hops, Ends, Waits: the event has some.
+	Accepted, Hops, Ends, Waits bool
 
 	data []byte
 }
@@ -139,7 +139,7 @@ func sketch(data []byte) (*Sketch, error) {
 				n = protowire.ConsumeFieldValue(num, typ, b)
 			}
 		default:
-			s.Ends, s.Waits, s.Accepted = s.Ends || num == 8, s.Waits || num == 9, s.Accepted || num == 12
+			s.Hops, s.Ends, s.Waits, s.Accepted = s.Hops || num == 6, s.Ends || num == 8, s.Waits || num == 9, s.Accepted || num == 12
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if n < 0 {
