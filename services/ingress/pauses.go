@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stagecoachmail/stagecoach/internal/natsconn"
 )
 
 const (
@@ -67,7 +69,7 @@ func openPauses(ctx context.Context, nc *nats.Conn, replicas int, log *slog.Logg
 	if err != nil {
 		return nil, fmt.Errorf("paused routes: %w", err)
 	}
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: pauseBucket, Replicas: max(replicas, 1), MaxBytes: pauseBytes, History: 1})
+	kv, err := natsconn.Bucket(ctx, js, jetstream.KeyValueConfig{Bucket: pauseBucket, Replicas: max(replicas, 1), MaxBytes: pauseBytes, History: 1})
 	if err != nil {
 		return nil, fmt.Errorf("paused routes: %w", err)
 	}

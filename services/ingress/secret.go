@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stagecoachmail/stagecoach/internal/natsconn"
 )
 
 // installationSecret is a key that all ingresses of the installation share, made by the first one. It is kept in
@@ -17,7 +19,7 @@ func installationSecret(ctx context.Context, nc *nats.Conn, replicas int) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("the installation's secret: %w", err)
 	}
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "STAGECOACH_INSTALLATION", Replicas: max(replicas, 1), MaxBytes: 1 << 20})
+	kv, err := natsconn.Bucket(ctx, js, jetstream.KeyValueConfig{Bucket: "STAGECOACH_INSTALLATION", Replicas: max(replicas, 1), MaxBytes: 1 << 20})
 	if err != nil {
 		return nil, fmt.Errorf("the installation's secret: %w", err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stagecoachmail/stagecoach/internal/natsconn"
 )
 
 const (
@@ -51,7 +53,7 @@ func (s *shared[T]) open(ctx context.Context, bucket string, replicas int, size 
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.what, err)
 	}
-	s.kv, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: max(replicas, 1), MaxBytes: size, History: 1})
+	s.kv, err = natsconn.Bucket(ctx, js, jetstream.KeyValueConfig{Bucket: bucket, Replicas: max(replicas, 1), MaxBytes: size, History: 1})
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.what, err)
 	}

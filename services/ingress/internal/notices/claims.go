@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/stagecoachmail/stagecoach/internal/natsconn"
 )
 
 const (
@@ -57,7 +59,7 @@ func openClaims(ctx context.Context, nc *nats.Conn, replicas int, by string) (*c
 	if err != nil {
 		return nil, fmt.Errorf("notices: %w", err)
 	}
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: max(replicas, 1), MaxBytes: bucketBytes, History: 1, TTL: keepFor})
+	kv, err := natsconn.Bucket(ctx, js, jetstream.KeyValueConfig{Bucket: bucket, Replicas: max(replicas, 1), MaxBytes: bucketBytes, History: 1, TTL: keepFor})
 	if err != nil {
 		return nil, fmt.Errorf("notices: %w", err)
 	}
