@@ -47,7 +47,8 @@ type audit struct {
 
 var errNoNATS = errors.New("this process has no NATS")
 
-// open makes the stream if it is missing; it is made when first needed, for NATS may come later than we do.
+// open makes the stream if it is missing; it is made when first needed, for NATS may come later than we do. One that is there
+// stays as it is: who may make it anew with other limits could let the record run out.
 func (a *audit) open(ctx context.Context) (jetstream.JetStream, jetstream.Stream, error) {
 	if a.conn == nil {
 		return nil, nil, errNoNATS
@@ -61,11 +62,17 @@ func (a *audit) open(ctx context.Context) (jetstream.JetStream, jetstream.Stream
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: auditStream, Subjects: []string{auditSubject},
+	s, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: auditStream, Subjects: []string{auditSubject},
 		Description: "who changed what, and to whom mail was shown", Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
 		MaxAge: auditAge, MaxBytes: auditBytes, MaxMsgSize: auditRecord, DenyDelete: true, DenyPurge: true, AllowDirect: true, Replicas: a.replicas()})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		s, err = js.Stream(ctx, auditStream)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("the stream %s: %w", auditStream, err)
+	}
+	if c := s.CachedInfo().Config; !c.DenyDelete || !c.DenyPurge {
+		return nil, nil, fmt.Errorf("the stream %s can be emptied (deny_delete, deny_purge are not set): it was not made by us", auditStream)
 	}
 	a.js, a.stream = js, s
 	return js, s, nil

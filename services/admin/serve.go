@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +84,8 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	var telling sync.WaitGroup
+	defer telling.Wait()
 	group, ctx := errgroup.WithContext(ctx)
 	watch := reading.Watch(ctx, o.ConfigFile, cfg, o.Logger, func(c *config.Config) error {
 		if c.DataDir != cfg.DataDir {
@@ -93,7 +96,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		r.current.Store(c)
 		shown.SetRevision(c.Revision)
-		group.Go(func() error { r.whenInForce(ctx, c.Revision, file.InForce); return nil })
+		telling.Go(func() { r.whenInForce(ctx, c.Revision, file.InForce) })
 		return nil
 	})
 	r.watch.Store(watch)

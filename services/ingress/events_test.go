@@ -189,8 +189,28 @@ func TestMostFollowers(t *testing.T) {
 		_, stop := follows(t, in, &adminv1.TailEventsRequest{}, nil)
 		defer stop()
 	}
-	s, _ := follows(t, in, &adminv1.TailEventsRequest{}, nil)
-	wantCode(t, <-s.ended, codes.ResourceExhausted, "20 follow already")
+	s, stop := follows(t, in, &adminv1.TailEventsRequest{}, nil)
+	select {
+	case err := <-s.ended:
+		wantCode(t, err, codes.ResourceExhausted, "20 follow already")
+	case <-time.After(10 * time.Second):
+		t.Error("one more may follow")
+		stop()
+	}
+}
+
+// What was not asked for is left out of an event that has something else as well.
+func TestKindsOfAnEvent(t *testing.T) {
+	e := &spool.Event{ID: "m", Text: "x", Accepted: &spool.Acceptance{}, Hops: make([]spool.Hop, 1), Fates: make([]chain.Fate, 1), Ends: make([]spool.End, 1), Waits: make([]spool.Wait, 1), Kept: []string{"a"}}
+	for kind, want := range map[string]string{"accepted": "accepted", "hop": "hop:1", "fate": "fate:1", "end": "end:1", "wait": "wait:1", "text": "text"} {
+		f := &follower{kinds: []string{kind}}
+		if got := shape(f.response(e, nil, 0)); got != want || !f.wants(e, nil) {
+			t.Errorf("%s: %s", kind, got)
+		}
+		if f.wants(&spool.Event{ID: "m"}, nil) {
+			t.Errorf("%s: an event without it", kind)
+		}
+	}
 }
 
 // What is known of messages is bounded, and not what anybody else holds.

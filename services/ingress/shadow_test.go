@@ -61,7 +61,9 @@ func TestShadowReport(t *testing.T) {
 	earnest := step("new", hold)
 	earnest.Shadow = false // before it was in shadow
 
-	r.saw(time.Minute, step("new", pass), step("old", pass))
+	alsoDry := step("old", hold)
+	alsoDry.Shadow = true // it was tried itself before
+	r.saw(time.Minute, step("new", pass), step("old", pass), alsoDry)
 	r.saw(time.Minute, step("old", pass, insert(5, "x")), step("new", pass, insert(5, "x")))
 	other := r.saw(time.Minute, step("old", pass, insert(5, "x")), step("new", pass, insert(6, "x")))
 	last := r.saw(30*time.Second, step("old", pass), rewrites)
@@ -141,9 +143,9 @@ func TestShadowReport(t *testing.T) {
 
 func TestBesideOf(t *testing.T) {
 	s := func(name, typ string) *config.Stage { return &config.Stage{Name: name, Type: typ} }
-	old, dry, scan := s("old", "disclaimer"), s("new", "disclaimer"), s("scan", "antivirus")
+	old, dry, more, scan := s("old", "disclaimer"), s("new", "disclaimer"), s("more", "disclaimer"), s("scan", "antivirus")
 	cfg := &config.Config{Stages: map[string]*config.Stage{"old": old, "new": dry, "scan": scan}, Chains: []*config.Chain{
-		{Name: "out", Stages: []config.Use{{Stage: scan}, {Stage: dry, Shadow: true}, {Stage: old}}}, {Name: "in", Stages: []config.Use{{Stage: scan, Shadow: true}, {Stage: dry, Shadow: true}}}}}
+		{Name: "out", Stages: []config.Use{{Stage: scan}, {Stage: dry, Shadow: true}, {Stage: more, Shadow: true}, {Stage: old}}}, {Name: "in", Stages: []config.Use{{Stage: scan, Shadow: true}, {Stage: dry, Shadow: true}}}}}
 	for _, c := range []struct{ chain, stage, want string }{{"out", "new", "old"}, {"in", "new", ""}, {"in", "scan", ""}, {"gone", "new", ""}, {"out", "gone", ""}} {
 		if got := besideOf(cfg, c.chain, c.stage); got != c.want {
 			t.Errorf("%s in %s: %q", c.stage, c.chain, got)

@@ -48,10 +48,10 @@ var access = []permission{
 
 	{"NATS", "connect", "ingress admin"},
 	{"NATS", "write to, make, empty, delete SPOOL_*, BODY_*, DEPOT_*, TRAIL, LEASES", "ingress"},
-	{"NATS", "write to the buckets STAGECOACH_INSTALLATION, STAGECOACH_PAUSES", "ingress"},
+	{"NATS", "write to the buckets STAGECOACH_INSTALLATION, _ROUTES, _GRANTS, _NOTICES", "ingress"},
 	{"NATS", "ask whether it syncs", "ingress"},
 	{"NATS", "write to, read AUDIT", "admin"},
-	{"NATS", "change how much AUDIT keeps", "admin"},
+	{"NATS", "change how much AUDIT keeps", ""},
 	{"NATS", "empty, delete, delete an entry of AUDIT", ""},
 	{"NATS", "write to the buckets STAGECOACH_REQUESTS", "admin"},
 	{"NATS", "listen to spool.*, stagecoach.audit", ""},

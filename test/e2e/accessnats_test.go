@@ -65,7 +65,8 @@ func (w *natsWorld) soon() context.Context {
 // make makes a stream with one message.
 func (w *natsWorld) make(side natsSide, name, subject string) {
 	w.t.Helper()
-	if _, err := side.js.CreateOrUpdateStream(w.t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}}); err != nil {
+	// Created, not updated: of the record nobody may.
+	if _, err := side.js.CreateStream(w.t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}}); err != nil {
 		w.t.Fatalf("%s: %v", name, err)
 	}
 	if _, err := side.js.Publish(w.t.Context(), subject, []byte("first")); err != nil {
@@ -205,7 +206,7 @@ func (w *natsWorld) tries() map[string]func(who natsSide) bool {
 			return w.mail(func(name, subject string) bool { return w.deletes(who, w.ingress, name, subject) })
 		},
 		"write to the buckets STAGECOACH_INSTALLATION": func(who natsSide) bool {
-			return w.puts(who, w.ingress, "STAGECOACH_INSTALLATION", "STAGECOACH_PAUSES")
+			return w.puts(who, w.ingress, "STAGECOACH_INSTALLATION", "STAGECOACH_ROUTES", "STAGECOACH_GRANTS", "STAGECOACH_NOTICES")
 		},
 		"write to the buckets STAGECOACH_REQUESTS": func(who natsSide) bool { return w.puts(who, w.admin, "STAGECOACH_REQUESTS") },
 		"ask whether it syncs":                     func(who natsSide) bool { return w.answered(who, "$SYS.REQ.SERVER.PING.JSZ") },
@@ -284,7 +285,7 @@ func TestAccessNATS(t *testing.T) {
 	for name, subject := range mailStreams {
 		w.make(w.ingress, name, subject)
 	}
-	for _, b := range []string{"STAGECOACH_INSTALLATION", "STAGECOACH_PAUSES"} {
+	for _, b := range []string{"STAGECOACH_INSTALLATION", "STAGECOACH_ROUTES", "STAGECOACH_GRANTS", "STAGECOACH_NOTICES"} {
 		w.make(w.ingress, "KV_"+b, "$KV."+b+".>")
 	}
 	w.make(w.admin, "KV_STAGECOACH_REQUESTS", "$KV.STAGECOACH_REQUESTS.>")

@@ -34,9 +34,9 @@ func (a *app) nodeList() *cobra.Command {
 		Short: "List the processes and how they are",
 		Long: `List the processes and how they are, also those that do not answer.
 
-In a pipe the columns are: name, instance, state (ok, drained, refused, other, unreachable), revision of the configuration in force, calls and
-sessions under way, since when it runs, version, why. The state "refused" is that of a process which does not take the file as it reads it,
-"other" that of one which runs another revision than the file has here.
+In a pipe the columns are: name, instance, state (ok, drained, refused, other, unreachable), revision of the configuration
+in force, calls and sessions under way, since when it runs, version, why. The state "refused" is that of a process which
+does not take the file as it reads it, "other" that of one which runs another revision than the file has here.
 
 The exit code is 1 if one of them is not ok.`,
 		Example: `  stagecoach node list

@@ -92,6 +92,9 @@ func TestRenewPeople(t *testing.T) {
 	if err := os.Remove(taken[1]); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(f.CAFile(), 0o644); err != nil { // everybody reads that
+		t.Fatal(err)
+	}
 	one := func(r Renewal, name string) Result {
 		t.Helper()
 		results, _, err := f.Renew(r)
