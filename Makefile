@@ -53,4 +53,4 @@ compose-faults: ## of each kind one container of the cluster is killed, paused, 
 reproducible: ## two builds in two places give the same programs, byte for byte
 	./deploy/compose/images --twice
 
-check: test race lint build
+check: test race lint build alerts

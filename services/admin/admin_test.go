@@ -23,6 +23,7 @@ import (
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 	relayv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/relay/v1"
 	stagev1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/stage/v1"
+	"github.com/stagecoachmail/stagecoach/services/admin/internal/fleet"
 )
 
 // owner is the services behind admin. They tell who asked, and remember what was changed.
@@ -55,6 +56,7 @@ func (o *owner) ListMessages(ctx context.Context, _ *adminv1.ListMessagesRequest
 	if len(metadata.ValueFromIncomingContext(ctx, "authorization")) > 0 {
 		return nil, status.Error(codes.Internal, "the token came through")
 	}
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(fleet.Missing, "ingress@192.0.2.9: does not answer"))
 	return &adminv1.ListMessagesResponse{NextPageToken: service.Actor(ctx)}, nil
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"github.com/stagecoachmail/stagecoach/internal/service"
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
+	"github.com/stagecoachmail/stagecoach/services/admin/internal/fleet"
 )
 
 const (
@@ -152,6 +153,8 @@ func (f *front) call(w http.ResponseWriter, r *http.Request, m jsonMethod) {
 		s.end(f.stream(m.serves, s, info, m.stream.Handler))
 		return
 	}
+	trailer := &trailer{method: r.URL.Path}
+	ctx = grpc.NewContextWithServerTransportStream(ctx, trailer)
 	resp, err := m.unary.Handler(m.serves, ctx, func(v any) error { return readBody(w, r, v) }, f.unary)
 	if err != nil {
 		writeError(w, err)
@@ -164,7 +167,31 @@ func (f *front) call(w http.ResponseWriter, r *http.Request, m jsonMethod) {
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) //nolint:errcheck // every connection of ours has one
 	w.Header().Set("Content-Type", "application/json")
+	for _, missing := range trailer.md.Get(fleet.Missing) {
+		w.Header().Add(fleet.Missing, missing)
+	}
 	_, _ = w.Write(append(data, '\n')) //nolint:errcheck // the caller is gone
+}
+
+// trailer keeps what a method says beside its answer: over HTTP that is in the header.
+type trailer struct {
+	method string
+	md     metadata.MD
+}
+
+// Method implements grpc.ServerTransportStream.
+func (t *trailer) Method() string { return t.method }
+
+// SetHeader implements grpc.ServerTransportStream.
+func (*trailer) SetHeader(metadata.MD) error { return nil }
+
+// SendHeader implements grpc.ServerTransportStream.
+func (*trailer) SendHeader(metadata.MD) error { return nil }
+
+// SetTrailer implements grpc.ServerTransportStream.
+func (t *trailer) SetTrailer(md metadata.MD) error {
+	t.md = metadata.Join(t.md, md)
+	return nil
 }
 
 // readBody reads a request that is one message; an empty body is an empty message.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
+	"github.com/stagecoachmail/stagecoach/services/admin/internal/fleet"
 )
 
 const queuePath = "/stagecoach.admin.v1.QueueService/"
@@ -25,7 +26,8 @@ func TestJSON(t *testing.T) {
 	old.Transport.(*http.Transport).Protocols.SetHTTP1(true)
 	for what, c := range map[string]*http.Client{"HTTP/2.0": d.browser(), "HTTP/1.1": old} {
 		resp, body := d.ask(t, c, http.MethodPost, queuePath+"ListMessages", `{"pageSize": 5}`, nil)
-		if resp.StatusCode != http.StatusOK || body != `{"nextPageToken":"alice"}`+"\n" || resp.Header.Get("Content-Type") != "application/json" || resp.Proto != what {
+		if resp.StatusCode != http.StatusOK || body != `{"nextPageToken":"alice"}`+"\n" || resp.Header.Get("Content-Type") != "application/json" || resp.Proto != what ||
+			resp.Header.Get(fleet.Missing) != "ingress@192.0.2.9: does not answer" {
 			t.Errorf("%s: %s %s %q", what, resp.Proto, resp.Status, body)
 		}
 		resp, body = d.ask(t, c, http.MethodPost, queuePath+"GetContent", `{"id":"x"}`, nil)
