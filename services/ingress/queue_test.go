@@ -455,6 +455,7 @@ func TestBulkOutOfTime(t *testing.T) {
 }
 
 func TestQueueWithoutNATS(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	o := newOffice(t, false)
 	id := o.post(t, o.shard(), toPark, "anna@example.com", "bob@example.net")
 	eventually(t, "it is stored", func() bool { m, ok := o.shard().log.Waiting().Get(id); return ok && m.Groups[0].Room == depot.Park })

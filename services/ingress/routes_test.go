@@ -144,6 +144,7 @@ func TestPauseOfARouteThatIsGone(t *testing.T) {
 }
 
 func TestPauseIsNotKept(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	o := newOffice(t, false)
 	withPauses(t, o)
 	o.nats.Shutdown()

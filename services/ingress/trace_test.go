@@ -293,6 +293,7 @@ func TestTraceBeforeTheTrailHasIt(t *testing.T) {
 }
 
 func TestTraceRefusals(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	o := newOffice(t, false)
 	id := o.acceptAt(t, time.Now(), "a@example.com", "r1@example.net")
 	o.written(t, id, 1)

@@ -4,7 +4,6 @@ package compose
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -138,13 +137,7 @@ func collect(t *testing.T, contentType string, body io.Reader, parts map[string]
 // EICAR is held by clamd itself, and a person finds it by the command.
 func TestVirus(t *testing.T) {
 	in := demo(t)
-	eicar := `X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-` + `TEST-FILE!$H+H*`
-	// The stage itself does not unpack gzip.
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	_, _ = io.WriteString(z, eicar) // a buffer takes everything
-	_ = z.Close()
-	if err := in.submit("alice@example.com", "bob@example.net", alternative("a virus", packed.Bytes())); err != nil {
+	if err := in.submit("alice@example.com", "bob@example.net", alternative("a virus", eicarPacked())); err != nil {
 		t.Fatal(err)
 	}
 	var list string

@@ -57,7 +57,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		orders[r] = step.order
 	}
 	time.Sleep(3 * time.Second)
-	got := l.settle(t, time.Minute, 0)
+	got := l.settle(t, time.Minute)
 	if n := l.counts()[accepted]; n < rate*10 {
 		t.Errorf("only %d messages were accepted", n)
 	}
@@ -113,6 +113,7 @@ func way(t *testing.T, traces adminv1.TraceServiceClient, id string) (revision s
 func TestRestartsUnderLoad(t *testing.T) {
 	in := demo(t)
 	l := startLoad(t, in, rate, 8, in.ports["SUBMISSION"])
+	var inForce []window
 	for _, service := range []string{"antivirus", "clamav", "disclaimer", "archive", "signer", "egress", "ingress", "admin", "nats"} {
 		begin := time.Now()
 		in.compose(t, "restart", service)
@@ -123,6 +124,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 		back := time.Now()
 		eventually(t, "mail is accepted after the restart of "+service, 60*time.Second, func() bool { _, ok := l.since(back); return ok })
 		t.Logf("%s: back after %v", service, time.Since(begin).Round(100*time.Millisecond))
+		inForce = append(inForce, window{"restart of " + service, begin, time.Now()})
 	}
-	l.settle(t, 2*time.Minute, 10)
+	l.settle(t, 2*time.Minute, inForce...)
 }
