@@ -341,6 +341,10 @@ func TestBodies(t *testing.T) {
 			if err := s.OpenBody(ctx, id, b, &bytes.Buffer{}); !errors.Is(err, spool.ErrCorrupt) {
 				t.Errorf("%d bytes with a wrong checksum: %v", size, err)
 			}
+			b.CRC = 0 // as the reports of an earlier release have it
+			if got := read(t, s, id, b); !bytes.Equal(got, want) {
+				t.Errorf("%d bytes without a checksum came back different", size)
+			}
 		}
 		s.Drop(id, b)
 	}
