@@ -46,7 +46,7 @@ func sameGrant(a, b relayGrant) bool {
 // openGrants reads what is granted.
 func (in *Ingress) openGrants(ctx context.Context) error {
 	log := in.o.Logger
-	g := &shared[relayGrant]{what: "grants", key: "grants", conn: in.o.Conn, log: log, same: sameGrant, taken: func(was, is map[string]relayGrant) {
+	g := &shared[relayGrant]{what: "grants", key: "grants", field: "entries", conn: in.o.Conn, log: log, same: sameGrant, taken: func(was, is map[string]relayGrant) {
 		for id, one := range is {
 			if old, ok := was[id]; !ok || !sameGrant(old, one) {
 				log.Warn("clients may relay by a grant", "rule", one.Rule, "network", one.Network.String(), "until", one.Expires.Format(time.RFC3339), "by", one.By, "reason", one.Reason)

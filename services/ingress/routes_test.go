@@ -185,7 +185,7 @@ func TestPausesTogether(t *testing.T) {
 		}
 	}
 	eventually(t, "all are known", func() bool { return len(o.pauses.all()) == 8 })
-	o.pauses.take(&pauseTable{revision: 1})
+	o.pauses.take(&table[routePause]{revision: 1})
 	if len(o.pauses.all()) != 8 {
 		t.Error("an older value is in force")
 	}
@@ -217,7 +217,7 @@ func TestPausesOfALaterRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, value := range []string{`{"version":2,"routes":{}}`, `no json`} {
-		if _, err := kv.Put(t.Context(), pauseKey, []byte(value)); err != nil {
+		if _, err := kv.Put(t.Context(), "paused", []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := openPauses(t.Context(), o.o.Conn, 1, o.o.Logger, nil); err == nil {

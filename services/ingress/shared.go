@@ -26,19 +26,22 @@ const (
 	sharedFormat = 1
 )
 
-// table is all entries, as they are stored: one value, changed by comparing its revision.
+// table is all entries. They are stored as one value, {"version": 1, FIELD: {…}}, changed by comparing its revision.
 type table[T any] struct {
-	Version int          `json:"version"`
-	Entries map[string]T `json:"entries"`
-
+	entries  map[string]T
 	revision uint64
 }
+
+// errUncertain is the answer when NATS went away in the middle of a change.
+var errUncertain = errors.New("NATS does not answer any more")
 
 // shared is a table that all ingresses have in common, as this one knows it.
 type shared[T any] struct {
 	// what it holds, for errors.
-	what, key string
-	kv        jetstream.KeyValue
+	what string
+	// key of the value, and the field of it that has the entries.
+	key, field string
+	kv         jetstream.KeyValue
 	conn      *nats.Conn
 	log       *slog.Logger
 	same      func(a, b T) bool
@@ -70,19 +73,34 @@ func (s *shared[T]) read(ctx context.Context, wait time.Duration) (*table[T], er
 	defer cancel()
 	e, err := s.kv.Get(ctx, s.key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return &table[T]{Version: sharedFormat}, nil
+		return &table[T]{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.what, err)
 	}
-	t := &table[T]{revision: e.Revision()}
-	if err := json.Unmarshal(e.Value(), t); err != nil {
+	entries, err := s.decode(e.Value())
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.what, err)
 	}
-	if t.Version != sharedFormat {
-		return nil, fmt.Errorf("%s: they are kept in format %d, this release reads %d", s.what, t.Version, sharedFormat)
+	return &table[T]{entries, e.Revision()}, nil
+}
+
+func (s *shared[T]) decode(value []byte) (entries map[string]T, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(value, &fields); err != nil {
+		return nil, err
 	}
-	return t, nil
+	var version int
+	if err := json.Unmarshal(fields["version"], &version); err != nil {
+		return nil, fmt.Errorf("version: %w", err)
+	}
+	if version != sharedFormat {
+		return nil, fmt.Errorf("they are kept in format %d, this release reads %d", version, sharedFormat)
+	}
+	if fields[s.field] == nil {
+		return nil, nil
+	}
+	return entries, json.Unmarshal(fields[s.field], &entries)
 }
 
 // all are the entries. They must not be changed.
@@ -90,7 +108,7 @@ func (s *shared[T]) all() map[string]T {
 	if s == nil {
 		return nil
 	}
-	return s.now.Load().Entries
+	return s.now.Load().entries
 }
 
 // take puts a table in force, unless a later one is. (A replica may answer with an older one.)
@@ -104,7 +122,7 @@ func (s *shared[T]) take(t *table[T]) {
 			continue
 		}
 		if s.taken != nil {
-			s.taken(was.Entries, t.Entries)
+			s.taken(was.entries, t.entries)
 		}
 		return
 	}
@@ -144,7 +162,7 @@ func (s *shared[T]) change(ctx context.Context, edit func(map[string]T) (bool, e
 		if err != nil {
 			return err
 		}
-		entries := maps.Clone(t.Entries)
+		entries := maps.Clone(t.entries)
 		if entries == nil {
 			entries = map[string]T{}
 		}
@@ -152,8 +170,8 @@ func (s *shared[T]) change(ctx context.Context, edit func(map[string]T) (bool, e
 			s.take(t)
 			return err
 		}
-		next := &table[T]{Version: sharedFormat, Entries: entries}
-		data, err := json.Marshal(next)
+		next := &table[T]{entries: entries}
+		data, err := json.Marshal(map[string]any{"version": sharedFormat, s.field: entries})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.what, err)
 		}
@@ -172,7 +190,7 @@ func (s *shared[T]) change(ctx context.Context, edit func(map[string]T) (bool, e
 		switch {
 		case rerr != nil:
 			return fmt.Errorf("%w: %w", errUncertain, err)
-		case maps.EqualFunc(stored.Entries, next.Entries, s.same):
+		case maps.EqualFunc(stored.entries, next.entries, s.same):
 			s.take(stored)
 			return nil
 		default:
