@@ -42,9 +42,9 @@ type shared[T any] struct {
 	// key of the value, and the field of it that has the entries.
 	key, field string
 	kv         jetstream.KeyValue
-	conn      *nats.Conn
-	log       *slog.Logger
-	same      func(a, b T) bool
+	conn       *nats.Conn
+	log        *slog.Logger
+	same       func(a, b T) bool
 	// taken is told what a table that is put in force changes; it may be nil.
 	taken func(was, is map[string]T)
 	now   atomic.Pointer[table[T]]
