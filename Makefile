@@ -46,7 +46,7 @@ compose-test: ## the compose files, in containers of their own: needs an engine,
 	@if docker info >/dev/null 2>&1; then ./deploy/compose/plugin/install && ./deploy/compose/images --local; fi
 	go test -count=1 -tags compose -timeout 20m -v -run '$(RUN)' -skip TestCluster ./test/compose
 
-compose-faults: ## of each kind one container of the cluster is killed, paused, cut off; half an hour, prints the recovery times
+compose-faults: ## of each kind one container of the cluster is killed, paused, cut off; a quarter of an hour, prints the recovery times
 	@if docker info >/dev/null 2>&1; then ./deploy/compose/plugin/install && ./deploy/compose/images --local; fi
 	go test -count=1 -tags compose -timeout 60m -v -run 'TestCluster' ./test/compose
 

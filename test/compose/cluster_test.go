@@ -87,6 +87,7 @@ func TestCluster(t *testing.T) {
 	in := newInstall(t, "cluster", "compose.yaml", "compose.cluster.yaml")
 	in.env = append(in.env, "STAGECOACH_CONFIG=./config.cluster") // the last one counts
 	in.edit(t, "config.cluster/stagecoach.yaml", func(s string) string {
+		s = strings.Replace(s, `signer: {address: "signer:7001", config: {}}`, `signer: {address: "signer:7001", config: {must_sign: [example.com]}}`, 1)
 		return strings.Replace(s, "outbox: {maildir: {path: /data/outbox}}", `outbox: {smarthost: {address: "smarthost:587", tls: required, ca_file: /pki/ca.pem, auth: {username: coach, password_file: password}}}`, 1)
 	})
 	in.copyPassword(t)
@@ -94,6 +95,9 @@ func TestCluster(t *testing.T) {
 	t.Cleanup(in.down)
 	logOnFailure(t, in)
 	in.addUser(t)
+	if out, err := in.operate("", "dkim", "new", "example.com"); err != nil { // both signers take it up
+		t.Fatalf("dkim new: %v\n%s", err, out)
+	}
 
 	l := startLoad(t, in, clusterRate, 8, in.ports["SUBMISSION"], in.ports["SUBMISSION_2"])
 	eventually(t, "mail flows", time.Minute, func() bool { return l.counts()[accepted] > clusterRate })
