@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,8 +35,16 @@ func TestMain(m *testing.M) {
 
 // sink is an egress that gives one fate to everybody, when it may.
 type sink struct {
+	mu   sync.Mutex
 	fate chain.Fate
 	hold chan struct{} // nil: at once
+}
+
+// says sets the fate of deliveries from now on.
+func (e *sink) says(f chain.Fate) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fate = f
 }
 
 func (e *sink) Carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
@@ -45,8 +54,10 @@ func (e *sink) Carry(ctx context.Context, p *chain.Parcel, s chain.Sink) {
 		case <-ctx.Done():
 		}
 	}
+	e.mu.Lock()
+	f := e.fate
+	e.mu.Unlock()
 	for _, id := range p.Pending {
-		f := e.fate
 		f.Recipient = id
 		s.Fate(f)
 	}
@@ -188,7 +199,7 @@ func TestReceptionGivesItsRoomBack(t *testing.T) {
 				return stage.Result{Branch: stage.Branch{Verdict: stage.Discard("rule")}}, nil
 			}, do: func(t *testing.T, _ *office, r smtpd.Reception) { commit(t, r, 0) }},
 			"parked": {do: func(t *testing.T, o *office, r smtpd.Reception) {
-				o.egress.fate = chain.Fate{Kind: chain.Deferred, Concern: chain.AboutRoute, About: "out"}
+				o.egress.says(chain.Fate{Kind: chain.Deferred, Concern: chain.AboutRoute, About: "out"})
 				commit(t, r, 0)
 			}},
 			"paused": {do: func(t *testing.T, o *office, r smtpd.Reception) {
@@ -290,7 +301,7 @@ func TestAdmitWithoutShard(t *testing.T) {
 // A shard whose ingress is gone is run down by another, and is gone then.
 func TestAdoption(t *testing.T) {
 	o := newOffice(t, false)
-	o.egress.fate = chain.Fate{Kind: chain.Deferred, Concern: chain.AboutRoute, About: "out"}
+	o.egress.says(chain.Fate{Kind: chain.Deferred, Concern: chain.AboutRoute, About: "out"})
 	r := o.begin(t, "staff", 10000)
 	write(t, r, 1000)
 	commit(t, r, 0)

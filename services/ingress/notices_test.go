@@ -85,7 +85,7 @@ func TestNoticeSource(t *testing.T) {
 // Mail of ours that has to wait can be read again.
 func TestOwnMailWaits(t *testing.T) {
 	o := newOffice(t, false)
-	o.egress.fate = toPark
+	o.egress.says(toPark)
 	raw := "Subject: told\r\n\r\nHello.\r\n"
 	if err := o.notify(t.Context(), address("it@example.com"), func(string, time.Time) []byte { return []byte(raw) }); err != nil {
 		t.Fatal(err)

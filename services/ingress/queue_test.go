@@ -45,7 +45,7 @@ func (o *office) post(t *testing.T, s *shard, fate chain.Fate, from string, to .
 
 func (o *office) postRaw(t *testing.T, s *shard, fate chain.Fate, raw []byte, from string, to ...string) string {
 	t.Helper()
-	o.egress.fate = fate
+	o.egress.says(fate)
 	id := mail.NewID(time.Now())
 	w := s.log.NewBody(t.Context(), id)
 	if _, err := w.Write(raw); err != nil {
@@ -391,7 +391,7 @@ func TestBulk(t *testing.T) {
 	for i := range 1000 {
 		want = append(want, o.post(t, shards[i%2], toQuarantine, "anna@example.com", "bob@example.net"))
 	}
-	o.egress.fate = chain.Fate{Kind: chain.Delivered}
+	o.egress.says(chain.Fate{Kind: chain.Delivered})
 	began := time.Now()
 	resp, err := o.Queue().ReleaseMessages(t.Context(), &adminv1.ReleaseMessagesRequest{Filter: &adminv1.Filter{Rooms: []string{"quarantine"}}})
 	if err != nil || resp.GetNextPageToken() != "" {
