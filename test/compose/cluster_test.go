@@ -12,7 +12,7 @@ import (
 )
 
 // clusterRate is how many messages a second are sent while containers are lost.
-const clusterRate = 20
+const clusterRate = 50
 
 // fault is something that happens to one container, and its end.
 type fault struct {

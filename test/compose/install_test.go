@@ -49,7 +49,7 @@ func demo(t *testing.T) *install {
 		in := newInstall(t, "demo", "compose.yaml")
 		in.edit(t, "config.demo/stagecoach.yaml", func(s string) string {
 			// A stage to be inserted.
-			return strings.Replace(s, "\n  archive:", "\n  notice: {type: disclaimer, address: \"disclaimer:7001\", config: {text: \"A second notice.\"}}\n  archive:", 1)
+			return strings.Replace(s, "\n  archive:", "\n  notice: {type: disclaimer, address: \"disclaimer:7001\", config: {text: \""+notice+"\"}}\n  archive:", 1)
 		})
 		in.up(t)
 		shared = in

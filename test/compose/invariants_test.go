@@ -22,6 +22,8 @@ const (
 	infectedEach = 20
 	// recovers is how long after a fault everything may take that was accepted before its end.
 	recovers = time.Minute
+	// notice is what the stage of that name puts under a text, while it is in the chain.
+	notice = "A second notice."
 )
 
 // loadBody is the text of the load's messages.
@@ -98,12 +100,18 @@ func (in *install) checkDelivered(t *testing.T, got map[string][]delivery) {
 			}
 			seen++
 			_, body, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
-			text, below, found := strings.Cut(string(body), footer)
-			switch {
-			case !found || strings.TrimSpace(below) != "":
-				complain(d.file, "the footer is not its last line, once")
-			case !strings.HasPrefix(text, loadBody) || strings.TrimSpace(strings.TrimPrefix(text, loadBody)) != "":
+			rest, ok := strings.CutPrefix(string(body), loadBody)
+			if !ok {
 				complain(d.file, "the text is another one")
+			}
+			if strings.Count(rest, footer) != 1 {
+				complain(d.file, "there is not one footer")
+			}
+			for _, stamp := range []string{footer, notice} {
+				rest = strings.Replace(rest, stamp, "", 1)
+			}
+			if strings.TrimSpace(rest) != "" {
+				complain(d.file, "there is something else below the text")
 			}
 			verified, err := dkim.VerifyWithOptions(bytes.NewReader(raw), &dkim.VerifyOptions{LookupTXT: lookup})
 			if err != nil || len(verified) == 0 {
