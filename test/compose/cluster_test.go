@@ -87,7 +87,6 @@ func TestCluster(t *testing.T) {
 	in := newInstall(t, "cluster", "compose.yaml", "compose.cluster.yaml")
 	in.env = append(in.env, "STAGECOACH_CONFIG=./config.cluster") // the last one counts
 	in.edit(t, "config.cluster/stagecoach.yaml", func(s string) string {
-		s = strings.Replace(s, `signer: {address: "signer:7001", config: {}}`, `signer: {address: "signer:7001", config: {must_sign: [example.com]}}`, 1)
 		return strings.Replace(s, "outbox: {maildir: {path: /data/outbox}}", `outbox: {smarthost: {address: "smarthost:587", tls: required, ca_file: /pki/ca.pem, auth: {username: coach, password_file: password}}}`, 1)
 	})
 	in.copyPassword(t)
