@@ -4,10 +4,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/stagecoachmail/stagecoach/proto/stagecoach/admin/v1"
 )
 
 // control is the part of the file about NATS and admin.
@@ -39,6 +44,16 @@ func (r *Rig) natsConfig() string {
 func (r *Rig) Operator() *grpc.ClientConn {
 	r.T.Helper()
 	return r.dial("unix:"+r.Path("data", "admin.sock"), insecure.NewCredentials())
+}
+
+// waitRecord waits until admin can put changes on record: it starts without NATS, and reaches it when it can.
+func (r *Rig) waitRecord() {
+	r.T.Helper()
+	queue := adminv1.NewQueueServiceClient(r.Operator())
+	r.Eventually("admin keeps its record", 30*time.Second, func() bool {
+		_, err := queue.RetryMessages(r.T.Context(), &adminv1.RetryMessagesRequest{Filter: &adminv1.Filter{Ids: []string{"nothing"}}})
+		return status.Code(err) != codes.Unavailable
+	})
 }
 
 // dial makes a connection that ends with the installation.

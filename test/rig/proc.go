@@ -88,6 +88,9 @@ func (r *Rig) Start() {
 	for _, instance := range r.Instances {
 		r.WaitSMTP(instance)
 	}
+	if r.People != "" {
+		r.waitRecord()
+	}
 }
 
 // Names are the processes of the mode, in the order in which they are started.
