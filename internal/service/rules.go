@@ -16,6 +16,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// AdminServices is the package of the operator's API.
+const AdminServices = "stagecoach.admin.v1"
+
 // The packages of the contracts between services.
 const (
 	relayServices = "stagecoach.relay.v1"
